@@ -41,7 +41,7 @@ def _times(time: ArrayLike) -> NDArray[np.datetime64]:
     times = np.asarray(time)
     if not np.issubdtype(times.dtype, np.datetime64):
         raise ValueError(
-            f"time must be numpy datetime64 in UTC; got dtype {times.dtype}. Convert it with np.asarray(time, 'datetime64[ns]')."
+            f"time must be numpy datetime64 in UTC; got dtype {times.dtype}. Use np.asarray(time, 'datetime64[ns]')."
         )
     if np.isnat(times).any():
         raise ValueError("time must hold no NaT; got at least one. Drop the missing times first.")
@@ -52,11 +52,11 @@ def _grid(latitude: ArrayLike, longitude: ArrayLike) -> tuple[Float64[np.ndarray
     rows, columns = np.asarray(latitude, dtype=np.float64), np.asarray(longitude, dtype=np.float64)
     for name, values in (("latitude", rows), ("longitude", columns)):
         if values.ndim != 1:
-            raise ValueError(f"{name} must be one-dimensional, in degrees; got shape {values.shape}. Pass the grid's coordinate.")
+            raise ValueError(f"{name} must be one-dimensional, in degrees; got shape {values.shape}.")
         if not np.isfinite(values).all():
             raise ValueError(f"{name} must be finite; got NaN or infinity. Pass the grid's coordinate.")
     if rows.size and np.abs(rows).max() > 90 + POLE_TOLERANCE_DEGREES:
-        raise ValueError(f"latitude must lie in [-90, 90] degrees; got {rows.min()} to {rows.max()}. Is it swapped with longitude?")
+        raise ValueError(f"latitude must lie in [-90, 90] degrees; got {rows.min()} to {rows.max()}. Is longitude there?")
     return np.deg2rad(np.clip(rows, -90, 90)), np.deg2rad(columns)
 
 
@@ -171,7 +171,9 @@ def _radiation_around(
     return np.maximum(daylight, 0) * (SOLAR_CONSTANT * seconds_per_radian / distance**2)[:, None, None]
 
 
-def toa_incident_solar_radiation(time: ArrayLike, latitude: ArrayLike, longitude: ArrayLike, *, step_hours: float = 6.0) -> Field:
+def toa_incident_solar_radiation(
+    time: ArrayLike, latitude: ArrayLike, longitude: ArrayLike, *, step_hours: float = 6.0
+) -> Field:
     """Compute the solar radiation that reached the top of the atmosphere during the step that ends at `time`.
 
     The integral over the hour angle is exact, sunrise and sunset included; declination, distance and equation of time are
@@ -205,7 +207,7 @@ def toa_incident_solar_radiation(time: ArrayLike, latitude: ArrayLike, longitude
     radiation = np.zeros((times.size, rows.size, columns.size))
     for piece in range(pieces):
         seconds_back = (piece + 0.5) * piece_hours * SECONDS_PER_HOUR
-        middle = times - np.timedelta64(round(seconds_back * 1e9), "ns")
+        middle = (times - np.timedelta64(round(seconds_back * 1e9), "ns")).astype("datetime64[ns]")
         radiation += _radiation_around(middle, rows, columns, piece_hours)
     return radiation
 
@@ -299,9 +301,9 @@ def _static_field(name: str, static: Mapping[str, ArrayLike] | None, shape: tupl
         )
     field = np.asarray(static[name], dtype=np.float64)
     if field.shape != shape:
-        raise ValueError(f"static field {name!r} must have shape (latitude, longitude) = {shape}; got {field.shape}. Regrid it.")
+        raise ValueError(f"static field {name!r} must have shape (latitude, longitude) = {shape}; got {field.shape}.")
     if not np.isfinite(field).all():
-        raise ValueError(f"static field {name!r} must be finite everywhere; got NaN or infinity. Fill it first, e.g. with 0 at sea.")
+        raise ValueError(f"static field {name!r} must be finite everywhere; got NaN or infinity. Fill it first.")
     return field / STATIC_FORCINGS[name]
 
 

@@ -33,7 +33,9 @@ def test_declination_at_the_equinoxes_and_solstices_of_2024(moment, degrees):
     assert np.rad2deg(sun_position(instant(moment))[0][0]) == pytest.approx(degrees, abs=0.017)
 
 
-@pytest.mark.parametrize(("day", "minutes"), [("2024-02-11", -14.2), ("2024-05-14", 3.7), ("2024-07-26", -6.5), ("2024-11-03", 16.4)])
+@pytest.mark.parametrize(
+    ("day", "minutes"), [("2024-02-11", -14.2), ("2024-05-14", 3.7), ("2024-07-26", -6.5), ("2024-11-03", 16.4)]
+)
 def test_equation_of_time_at_its_four_extremes(day, minutes):
     assert np.rad2deg(sun_position(instant(f"{day}T12"))[1][0]) * 4 == pytest.approx(minutes, abs=0.1)
 
@@ -105,7 +107,9 @@ def test_polar_night_is_exactly_dark_and_polar_day_has_its_closed_form():
     middle = instant("2024-06-21T09")
     declination, _, distance = sun_position(middle)
     expected = SOLAR_CONSTANT * 6 * 3600 * np.sin(declination) / distance**2
-    np.testing.assert_allclose(toa_incident_solar_radiation(instant("2024-06-21T12"), [90.0], LONGITUDE)[0, 0], expected[0], rtol=1e-12)
+    np.testing.assert_allclose(
+        toa_incident_solar_radiation(instant("2024-06-21T12"), [90.0], LONGITUDE)[0, 0], expected[0], rtol=1e-12
+    )
 
 
 def test_calendar_and_clock_turn_once_a_year_and_once_a_day():
@@ -165,7 +169,7 @@ def test_a_misshapen_or_unfinished_static_field_is_refused(field, words):
 
 
 def test_an_unknown_forcing_is_refused_with_the_nearest_name():
-    with pytest.raises(ValueError, match="'cos_zenit' is unknown. Did you mean 'cos_zenith'"):
+    with pytest.raises(ValueError, match=r"'cos_zenit' is unknown\. Did you mean 'cos_zenith'"):
         forcing_fields(["cos_zenit"], instant("2024-01-01"), LATITUDE, LONGITUDE)
 
 
@@ -176,7 +180,7 @@ def test_an_unknown_forcing_is_refused_with_the_nearest_name():
         ((np.array(["NaT"], dtype="datetime64[ns]"), LATITUDE, LONGITUDE), "NaT"),
         ((instant("2024-01-01"), LATITUDE[None], LONGITUDE), "latitude must be one-dimensional"),
         ((instant("2024-01-01"), LATITUDE, [0.0, np.nan]), "longitude must be finite"),
-        ((instant("2024-01-01"), LONGITUDE, LATITUDE), "swapped"),
+        ((instant("2024-01-01"), LONGITUDE, LATITUDE), "Is longitude there"),
     ],
 )
 def test_coordinates_that_are_none_are_refused(arguments, words):
