@@ -126,8 +126,8 @@ def _moments_of_section(field: xr.DataArray, block: int, step: np.timedelta64, w
     section: Moments | None = None
     for begin in range(0, field.sizes["time"], block):
         piece = field.isel(time=slice(begin, begin + block))
-        with dask.config.set(scheduler="synchronous"):  # this task is dask's unit of work already
-            values = _with_level(piece.values)
+        # This task is dask's unit of work already; inside it a lazy array is computed by this thread alone.
+        values = _with_level(piece.compute(scheduler="synchronous").values)
         moments = _moments_of_block(values, piece["time"].values, step, weights)
         section = moments if section is None else section.followed_by(moments, step, weights)
     return cast(Moments, section)
