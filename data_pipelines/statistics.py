@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
-import dask
 import numpy as np
 import xarray as xr
 from dask.base import compute
