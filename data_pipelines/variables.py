@@ -175,6 +175,21 @@ STATIC_VARIABLES = frozenset(
     }
 )
 
+# Variables of the ocean: missing over land (and, for waves, under sea ice), which is no defect.
+OCEAN_VARIABLES = frozenset(
+    {
+        "sea_surface_temperature",
+        "sea_ice_cover",
+        "significant_height_of_combined_wind_waves_and_swell",
+        "significant_height_of_wind_waves",
+        "significant_height_of_total_swell",
+        "mean_wave_period",
+        "peak_wave_period",
+        "mean_wave_direction",
+        "model_bathymetry",
+    }
+)
+
 # The same name means another variable without a level.
 _ON_SURFACE = {
     "z": "geopotential_at_surface",

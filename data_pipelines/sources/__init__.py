@@ -1,0 +1,158 @@
+"""Sources: any store, file, folder, glob or URL -> one lazy dataset that keeps the contract.
+
+What a file is, is read from its first bytes, not from its name: CDS gives out ZIP files called `.nc`.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+import xarray as xr
+
+from data_pipelines.combine import Join, Piece, combine
+from data_pipelines.locations import is_url
+from data_pipelines.standardise import MissingVariable, Selection, SourceError, restricted
+
+__all__ = ["Selection", "SourceError", "open_source", "open_sources"]
+
+
+def open_source(source: str | Path, selection: Selection | None = None, *, join: Join = "exact") -> xr.Dataset:
+    """Open one source lazily, in standard names, units and order.
+
+    Parameters
+    ----------
+    source
+        A Zarr store (local path, or a `gs://`, `s3://`, `https://` URL), a NetCDF, GRIB or ZIP file, a folder of
+        such files, or a glob.
+    selection
+        Variables, levels, times wanted; all by default. Only the chunks asked for are read.
+    join
+        As in `data_pipelines.combine.combine`, for a folder whose files hold different variables.
+
+    Returns
+    -------
+    Dataset with dask-backed float32 fields; its attributes `standardised` and `left_out` say what the door did.
+
+    Raises
+    ------
+    SourceError
+        If it is not there, is nothing that can be read, or lacks something wanted.
+    """
+    return open_sources([source], selection, join=join)
+
+
+def open_sources(sources: Sequence[str | Path], selection: Selection | None = None, *, join: Join = "exact") -> xr.Dataset:
+    """Open several sources as one: variables side by side, times one after the other.
+
+    Every variable that is wanted must be in one of them. Parameters, result and errors as in `open_source`.
+    """
+    selection = selection or Selection()
+    if not sources:
+        raise SourceError("source is empty; give a path, a URL, a folder or a glob.")
+    pieces: list[Piece] = []
+    missing: dict[str, list[str]] = {}
+    for source in sources:
+        for location in _locations(source):
+            opened, lacking = _open_what_it_has(location, selection)
+            pieces += opened
+            for name, why in lacking.items():
+                missing.setdefault(name, []).append(why)
+    held = {str(name) for piece in pieces for name in piece.data.data_vars}
+    _refuse_missing(selection, held, missing, sources)
+    return combine(pieces, join)
+
+
+def _open_what_it_has(location: str | Path, selection: Selection) -> tuple[list[Piece], dict[str, str]]:
+    """Open one location with those of the wanted variables that it holds; also say what it lacks, and why."""
+    wanted = selection
+    lacking: dict[str, str] = {}
+    while True:
+        try:
+            return _open_location(location, wanted), lacking
+        except MissingVariable as error:
+            lacking[error.variable] = str(error)
+            rest = [name for name in wanted.variables or () if name != error.variable]
+            if not rest:
+                return [], lacking
+            wanted = restricted(wanted, variables=rest)
+
+
+def _refuse_missing(selection: Selection, held: set[str], missing: dict[str, list[str]], sources: Sequence[str | Path]) -> None:
+    from data_pipelines.standardise import meanings
+
+    for name in selection.variables or ():
+        if not held & set(meanings(name)):
+            reasons = missing.get(name, [])
+            if len(reasons) == 1:
+                raise SourceError(reasons[0])
+            raise SourceError(
+                f"variable {name} is missing: wanted were {list(selection.variables or ())}; {', '.join(str(s) for s in sources)} "
+                f"hold {sorted(held)}. Choose from these with variables=..., or add a source that has it."
+            )
+
+
+def _locations(source: str | Path) -> list[str | Path]:
+    """The stores and files that a path, folder, glob or URL names, in alphabetical order."""
+    if is_url(source):
+        return [str(source)]
+    path = Path(source)
+    if path.is_dir():
+        return [path] if _is_zarr(path) else _files_in(path)
+    if path.exists():
+        return [path]
+    matches = sorted(glob.glob(str(source), recursive=True))
+    if not matches:
+        raise SourceError(f"source {source} does not exist: no file, folder or store is there and no file matches it.")
+    return [Path(match) for match in matches]
+
+
+def _is_zarr(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata"))
+
+
+def _files_in(folder: Path) -> list[str | Path]:
+    found: list[str | Path] = []
+    for child in sorted(folder.iterdir()):
+        if child.is_dir():
+            if _is_zarr(child):
+                found.append(child)
+        elif _format_of(child) is not None:
+            found.append(child)
+    if not found:
+        raise SourceError(f"folder {folder} holds no Zarr store and no NetCDF, GRIB or ZIP file.")
+    return found
+
+
+def _open_location(location: str | Path, selection: Selection) -> list[Piece]:
+    from data_pipelines.sources import grib, netcdf, zarr
+
+    if is_url(location) or Path(location).is_dir():
+        return [zarr.open_zarr_source(location, selection)]
+    path = Path(location)
+    kind = _format_of(path)
+    if kind == "netcdf":
+        return [netcdf.open_netcdf_source(path, selection)]
+    if kind == "grib":
+        return grib.open_grib_source(path, selection)
+    if kind == "zip":
+        return [piece for member in netcdf.unpack(path) for piece in _open_location(member, selection)]
+    raise SourceError(f"{path} is no Zarr store and no NetCDF, GRIB or ZIP file: {_first_bytes(path)}.")
+
+
+def _format_of(path: Path) -> str | None:
+    """What a file is, by its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start.startswith(b"\x89HDF") or start[:3] == b"CDF":
+        return "netcdf"
+    if start.startswith(b"GRIB"):
+        return "grib"
+    return "zip" if start.startswith(b"PK\x03\x04") else None
+
+
+def _first_bytes(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(8)
+    return f"it begins with {start!r}" if start else "it is empty"
