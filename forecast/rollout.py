@@ -1,0 +1,139 @@
+"""Roll-out: forecasts step by step, for a batch of initial times at once, in memory that does not grow with lead time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from forecast.cascade import Cascade, Step
+from forecast.forecaster import Forecaster, ForecastError
+from forecast.state import State, check_times, read_states
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Turn "auto" into the GPU where there is one, else the CPU; take any other name as torch does.
+
+    Raises
+    ------
+    ForecastError
+        If the device is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ForecastError(
+            f"device must be auto, cpu or cuda[:NUMBER] of this machine; got {name!r} ({_first(error)})."
+        ) from error
+    return device
+
+
+def rollout(
+    model: Forecaster | Cascade,
+    analysis: xr.Dataset,
+    initial_times: Sequence[np.datetime64] | np.ndarray,
+    steps: int,
+    device: torch.device | str = "auto",
+) -> Iterator[State]:
+    """Forecast from some initial times, one step at a time.
+
+    Only the states that a later step reads are kept. Networks run in bfloat16 on a GPU (autocast), in float32 on a CPU;
+    states are float32 everywhere.
+
+    Parameters
+    ----------
+    model
+        A forecaster, or a cascade of them.
+    analysis
+        As `data_pipelines.store.open_analysis` gives it: holds the initial times and the history before them.
+    initial_times
+        datetime64; they run as one batch.
+    steps
+        Number of states to make, at least 1.
+    device
+        "auto", "cpu", "cuda", "cuda:1" ...
+
+    Yields
+    ------
+    State
+        On `device`, in order of lead time.
+
+    Raises
+    ------
+    ForecastError
+        If the analysis lacks a time, or the forecast leaves the finite numbers.
+    ValueError
+        If the analysis has another grid or other fields than the model needs.
+    """
+    if steps < 1:
+        raise ForecastError(f"steps must be at least 1; got {steps}.")
+    cascade = model if isinstance(model, Cascade) else Cascade.of(model, steps)
+    if steps > len(cascade.schedule):
+        raise ForecastError(f"steps must be at most {len(cascade.schedule)}, where the cascade ends; got {steps}.")
+    times = np.asarray(initial_times).astype("datetime64[ns]")
+    if times.ndim != 1 or not times.size:
+        raise ForecastError(f"initial_times must be a list of at least one date; got {initial_times!r}.")
+    for stage in cascade.stages:
+        # One time: which times are there is asked below, by name. A stage may step further than the analysis does.
+        stage.model.requirements.check(analysis.isel(time=slice(1)))
+    check_initial_times(cascade, analysis, times, steps)
+    target = choose_device(str(device))
+    for stage in cascade.stages:
+        stage.model.to(target).eval()
+    return _steps(cascade, analysis, times, cascade.schedule[:steps], target)
+
+
+def check_initial_times(cascade: Cascade, analysis: xr.Dataset, initial_times: np.ndarray, steps: int | None = None) -> None:
+    """Raise ForecastError if the analysis lacks an initial time, or a state before one that the first steps read."""
+    for lead in cascade.analysis_leads(steps)[::-1]:
+        needed_by = "" if lead == 0 else f", which forecasts from {-lead} h later read as their history"
+        check_times(analysis, initial_times + np.timedelta64(lead, "h"), needed_by)
+
+
+def _steps(
+    cascade: Cascade, analysis: xr.Dataset, times: np.ndarray, schedule: Sequence[Step], device: torch.device
+) -> Iterator[State]:
+    last_reader = {lead: place for place, step in enumerate(schedule) for lead in step.inputs}
+    states = _initial_states(cascade, analysis, times, len(schedule), device)
+    for place, step in enumerate(schedule):
+        fields = _one_step(cascade, step, states, times, device)
+        yield State(fields, cascade.channels, times, step.lead_hours, cascade.latitude, cascade.longitude, step.stage)
+        states[step.lead_hours] = fields
+        for lead in [lead for lead in states if last_reader.get(lead, -1) <= place]:
+            del states[lead]
+
+
+def _initial_states(
+    cascade: Cascade, analysis: xr.Dataset, times: np.ndarray, steps: int, device: torch.device
+) -> dict[int, Tensor]:
+    leads = cascade.analysis_leads(steps)
+    needed = np.concatenate([times + np.timedelta64(lead, "h") for lead in leads])
+    fields = torch.from_numpy(read_states(analysis, cascade.channels, needed)).to(device)
+    return dict(zip(leads, torch.split(fields, len(times)), strict=True))
+
+
+def _one_step(cascade: Cascade, step: Step, states: dict[int, Tensor], times: np.ndarray, device: torch.device) -> Tensor:
+    model = cascade.stages[step.stage].model
+    order = [cascade.channels.index(name) for name in model.requirements.channels]
+    back = [model.requirements.channels.index(name) for name in cascade.channels]
+    last = step.inputs[-1]
+    # Not across the yield: a generator that is left half-way would leave inference mode switched on.
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        frames = torch.stack([states[lead][:, order] for lead in step.inputs], dim=1)
+        inputs = model.inputs_at(times + np.timedelta64(last, "h"), np.full(len(times), last), device)
+        try:
+            return model(frames, *inputs)[:, back].float()
+        except torch.OutOfMemoryError as error:
+            raise ForecastError(
+                f"{device} has too little memory for {len(times)} forecasts at once. Lower batch_size. ({_first(error)})"
+            ) from error
+
+
+def _first(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

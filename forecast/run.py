@@ -1,0 +1,18 @@
+"""Batch forecasts from an analysis store: `python -m forecast.run analysis=STORE start=DATE end=DATE lead=10d out=STORE`."""
+
+from __future__ import annotations
+
+from configs.compose import entry
+from forecast.job import RunConfig, run_forecasts
+
+
+@entry(RunConfig, "forecast/run", lists=("cascade",))
+def main(config: RunConfig) -> str:
+    """Run the job and say where its forecasts are."""
+    result = run_forecasts(config)
+    kept = f", {result.forecasts - result.made} were there already" if result.made < result.forecasts else ""
+    return f"{result.forecasts} forecasts to {result.lead_hours} h are in {result.out} ({result.made} made now{kept})."
+
+
+if __name__ == "__main__":
+    main()
