@@ -53,7 +53,7 @@ def combine(pieces: Sequence[Piece], join: Join = "exact") -> xr.Dataset:
     fields = {name: piece.data[name] for piece in pieces for name in canonical_order(str(v) for v in piece.data.data_vars)}
     same_levels(fields, " + ".join(piece.origin for piece in pieces))
     expver = next((piece.data["expver"] for piece in pieces if "expver" in piece.data.coords), None)
-    merged = xr.merge([piece.data.reset_coords(drop=True) for piece in pieces], join="exact", combine_attrs="drop")
+    merged = xr.merge([piece.data.reset_coords(drop=True) for piece in pieces], join="exact", combine_attrs="override")
     merged = merged[canonical_order(str(name) for name in merged.data_vars)]
     if expver is not None:
         merged = merged.assign_coords(expver=("time", expver.values))
@@ -100,7 +100,7 @@ def _in_time(group: Sequence[Piece]) -> Piece:
     data = [piece.data for piece in group]
     if any("expver" in part.coords for part in data):
         data = [part if "expver" in part.coords else part.assign_coords(expver=("time", ["unknown"] * part.sizes["time"])) for part in data]
-    joined = xr.concat(data, dim="time", data_vars="minimal", coords="minimal", compat="override", join="exact", combine_attrs="drop")
+    joined = xr.concat(data, dim="time", data_vars="minimal", coords="minimal", compat="override", join="exact", combine_attrs="override")
     times = joined["time"].values
     if (np.diff(times) < np.timedelta64(0, "ns")).any():
         joined = joined.isel(time=np.argsort(times, kind="stable"))
@@ -119,7 +119,7 @@ def _in_levels(group: Sequence[Piece]) -> Piece:
     group = _same_times(group, "exact")
     data = [piece.data for piece in group]
     joined = xr.concat(
-        data, dim="level", data_vars="minimal", coords="minimal", compat="override", join="exact", combine_attrs="drop"
+        data, dim="level", data_vars="minimal", coords="minimal", compat="override", join="exact", combine_attrs="override"
     ).sortby("level")
     joined.attrs = _attributes(data)
     return Piece(origin, joined)

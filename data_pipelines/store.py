@@ -141,7 +141,7 @@ def create_analysis_store(
     merged = {**template.attrs, **(attributes or {})}
     template = template.assign_attrs(merged)
     CONTRACT.check(template)
-    with _writing(path):
+    with writing(path):
         group = zarr.create_group(zarr_store(path, read_only=False), zarr_format=3, attributes=_global_attributes(merged))
         for name in CONTRACT.dims:
             if name in template.dims:
@@ -189,7 +189,7 @@ def write_analysis(path: str | Path, dataset: xr.Dataset) -> None:
             raise StoreError(f"variable {name} has dimensions {field.dims}; the store's are {array.metadata.dimension_names}.")
         values = np.asarray(field.values, dtype=CONTRACT.dtype)
         for source, target in _runs(position):
-            with _writing(path):
+            with writing(path):
                 array[target] = values[source]
 
 
@@ -325,7 +325,7 @@ def set_attributes(path: str | Path, changes: Mapping[str, Any]) -> None:
     """Set global attributes of a store; None removes one."""
     group = _open_group(path, mode="r+")
     attributes = {**group.attrs.asdict(), **changes}
-    with _writing(path):
+    with writing(path):
         group.attrs.put({key: value for key, value in attributes.items() if value is not None})
         consolidate(path)
 
@@ -348,8 +348,8 @@ def is_disk_full(error: BaseException) -> bool:
     return False
 
 
-class _writing:
-    """Turns a full disk into a StoreError that says where."""
+class writing:
+    """Context manager: turns a full disk into a StoreError that says where."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = path
@@ -441,7 +441,7 @@ def _global_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
         "source": "not stated by the source",
         "license": "not stated by the source",
     }
-    given = {str(key): _plain(value) for key, value in attributes.items()}
+    given = {str(key): _plain(value) for key, value in attributes.items() if value is not None}
     return {**base, **given, "Conventions": base["Conventions"], "contract": "skysolve analysis"}
 
 
@@ -561,7 +561,7 @@ def _unreadable(name: str, field: xr.DataArray, error: Exception) -> str:
     """Find the first time whose field cannot be read."""
     reason = _first_line(error)
     if "time" not in field.dims:
-        return f"{name} cannot be read ({reason}): its chunk is truncated or corrupt. Copy or build the store again."
+        return f"{name} cannot be read ({reason}): its chunk is truncated or corrupt. Fetch or build it again."
     for step in range(field.sizes["time"]):
         one = field.isel(time=step)
         try:
@@ -569,6 +569,6 @@ def _unreadable(name: str, field: xr.DataArray, error: Exception) -> str:
         except Exception as found:  # decoders and stores raise every kind of exception
             return (
                 f"{name} at {one['time'].values} cannot be read ({_first_line(found)}): the chunk that holds it is truncated or "
-                "corrupt. Copy or build the store again."
+                "corrupt. Fetch or build it again."
             )
     return f"{name} could not be read at first ({reason}), then could: the storage is not reliable. Try again."

@@ -15,7 +15,7 @@ from data_pipelines.combine import Join, Piece, combine
 from data_pipelines.locations import is_url
 from data_pipelines.standardise import MissingVariable, Selection, SourceError, restricted
 
-__all__ = ["Selection", "SourceError", "open_source", "open_sources"]
+__all__ = ["Selection", "SourceError", "locations_of", "open_source", "open_sources"]
 
 
 def open_source(source: str | Path, selection: Selection | None = None, *, join: Join = "exact") -> xr.Dataset:
@@ -54,7 +54,7 @@ def open_sources(sources: Sequence[str | Path], selection: Selection | None = No
     pieces: list[Piece] = []
     missing: dict[str, list[str]] = {}
     for source in sources:
-        for location in _locations(source):
+        for location in locations_of(source):
             opened, lacking = _open_what_it_has(location, selection)
             pieces += opened
             for name, why in lacking.items():
@@ -93,8 +93,14 @@ def _refuse_missing(selection: Selection, held: set[str], missing: dict[str, lis
             )
 
 
-def _locations(source: str | Path) -> list[str | Path]:
-    """The stores and files that a path, folder, glob or URL names, in alphabetical order."""
+def locations_of(source: str | Path) -> list[str | Path]:
+    """The stores and files that a path, folder, glob or URL names, in alphabetical order.
+
+    Raises
+    ------
+    SourceError
+        If nothing is there.
+    """
     if is_url(source):
         return [str(source)]
     path = Path(source)

@@ -1,0 +1,462 @@
+"""The audit: what was read, what is wrong with it, and whether it may train a network.
+
+Every field is looked at once, in blocks, in any order. What would poison a training run is refused unless it is
+allowed by name; the rest is noted. The result is one JSON beside the store and a short table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from data_pipelines.combine import grid_text
+from data_pipelines.standardise import LEFT_OUT, NOTES
+from data_pipelines.store import StoreError
+from data_pipelines.variables import OCEAN_VARIABLES, VARIABLES, Channel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# What can be allowed, and what it means.
+FINDINGS = {
+    "gaps": "times are missing between the first and the last",
+    "duplicate_times": "a time is there more than once; allowed, the first is kept",
+    "nan_fields": "a whole field is missing at some time",
+    "nan_points": "a field of the atmosphere is missing in places",
+    "constant_fields": "a field has one value everywhere",
+    "repeated_fields": "a field equals that of the time before, bit by bit",
+    "out_of_range": "values that the variable cannot have",
+    "upside_down": "north and south look swapped",
+    "regional": "the grid does not reach around the globe",
+}
+# These are uniform in nature now and then, or change more slowly than the time step.
+_MAY_BE_UNIFORM = OCEAN_VARIABLES | {
+    "snow_depth",
+    "total_cloud_cover",
+    "fraction_of_cloud_cover",
+    "specific_cloud_ice_water_content",
+    "specific_cloud_liquid_water_content",
+    "specific_rain_water_content",
+    "specific_snow_water_content",
+    "total_precipitation",
+    "total_precipitation_6hr",
+    "total_precipitation_12hr",
+    "total_precipitation_24hr",
+    "toa_incident_solar_radiation",
+    "toa_incident_solar_radiation_6hr",
+    "toa_incident_solar_radiation_12hr",
+    "toa_incident_solar_radiation_24hr",
+}
+_LISTED_TIMES = 10  # so many times are named per finding; the rest is counted
+_TROPOSPHERE = 400  # hPa: below, cyclones are cyclonic in every season
+_GLOBAL_SPAN = 340.0  # degrees of longitude beyond which a grid counts as global (it may be as coarse as 20)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One defect: `name` as in `FINDINGS`, or a note."""
+
+    name: str
+    message: str
+    variable: str | None = None
+    count: int = 0
+    times: tuple[str, ...] = ()
+    accepted: bool = True
+
+
+@dataclass
+class FieldSummary:
+    """What was seen of one channel."""
+
+    variable: str
+    level: int | None
+    units: str
+    minimum: float = float("inf")
+    maximum: float = float("-inf")
+    mean: float = float("nan")  # area-weighted over the globe, over all times
+    fields: int = 0
+    nan_fields: int = 0
+
+
+@dataclass
+class Audit:
+    """The report on one source or store."""
+
+    sources: tuple[str, ...]
+    span: tuple[str, str] | None
+    steps: int
+    step_hours: float | None
+    grid: str
+    expver: dict[str, int]
+    channels: list[FieldSummary]
+    findings: list[Finding]
+    changes: list[str]
+    left_out: list[str]
+    data_hash: str | None = None
+    store: str | None = None
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @property
+    def refused(self) -> list[Finding]:
+        """The defects that nobody allowed."""
+        return [finding for finding in self.findings if not finding.accepted]
+
+    @property
+    def accepted(self) -> bool:
+        return not self.refused
+
+    def write(self, path: Path) -> None:
+        """Write the report as JSON, whole or not at all."""
+        content = {"accepted": self.accepted, **asdict(self)}
+        for channel in content["channels"]:
+            for key in ("minimum", "maximum", "mean"):
+                channel[key] = channel[key] if np.isfinite(channel[key]) else None
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+
+    def raise_if_refused(self, advice: str = "") -> None:
+        """Raise AuditError that names every defect not allowed.
+
+        Raises
+        ------
+        AuditError
+            With the names to allow and what they are about.
+        """
+        if self.accepted:
+            return
+        listed = "; ".join(f"{finding.name}: {finding.message}" for finding in self.refused)
+        names = ",".join(dict.fromkeys(finding.name for finding in self.refused))
+        raise AuditError(f"the audit refuses {' + '.join(self.sources)}: {listed}. Mend the source, or accept with allow=[{names}].{advice}")
+
+
+class AuditError(StoreError):
+    """Data that would poison a training run."""
+
+
+def check_allowed(allow: Iterable[str]) -> frozenset[str]:
+    """Check names given to `allow`.
+
+    Raises
+    ------
+    AuditError
+        For a name that is no finding.
+    """
+    unknown = sorted(set(allow) - set(FINDINGS))
+    if unknown:
+        raise AuditError(f"allow has {unknown}, which the audit does not know; it can allow {sorted(FINDINGS)}.")
+    return frozenset(allow)
+
+
+def audit_times(times: NDArray[np.datetime64], allow: Iterable[str] = ()) -> list[Finding]:
+    """Find duplicates and gaps in sorted times, without reading a field.
+
+    Raises
+    ------
+    AuditError
+        If the step is not uniform in a way that no gap explains: that cannot be allowed.
+    """
+    allow = check_allowed(allow)
+    findings: list[Finding] = []
+    steps = np.diff(times)
+    duplicate = steps == np.timedelta64(0, "ns")
+    if duplicate.any():
+        findings.append(_finding("duplicate_times", times[1:][duplicate], allow, None, "times are there more than once"))
+    steps = steps[~duplicate]
+    if not steps.size:
+        return findings
+    lengths, counts = np.unique(steps, return_counts=True)
+    step = lengths[np.argmax(counts)]
+    distinct = times[np.concatenate([[True], ~duplicate])]
+    odd = (steps % step) != np.timedelta64(0, "ns")
+    if odd.any():
+        where = int(np.argmax(odd))
+        raise AuditError(
+            f"time step is not uniform: it is {_hours(step):g} h mostly, but {_hours(steps[where]):g} h from "
+            f"{_text(distinct[where])} to {_text(distinct[where + 1])}. Choose a uniform subset with every=..., or start=... and end=..."
+        )
+    gap = steps > step
+    if gap.any():
+        missing = int((steps[gap] // step).sum() - gap.sum())
+        message = f"{missing} times are missing in {int(gap.sum())} gaps of the {_hours(step):g} h step, after"
+        findings.append(_finding("gaps", distinct[:-1][gap], allow, None, message, count=missing))
+    return findings
+
+
+class Auditor:
+    """Looks at every field once, block by block.
+
+    A block's report (`look`) is plain JSON, so that an interrupted build can go on from the reports it has; `result`
+    puts them together.
+    """
+
+    def __init__(
+        self,
+        dataset: xr.Dataset,
+        sources: Sequence[str],
+        allow: Iterable[str] = (),
+        times: NDArray[np.datetime64] | None = None,
+    ) -> None:
+        self.allow = check_allowed(allow)
+        self.sources = tuple(sources)
+        self.dataset = dataset
+        self.times = dataset["time"].values if times is None and "time" in dataset.dims else times  # before duplicates went
+        self.reports: list[dict[str, Any]] = []
+        latitude = dataset["latitude"].values
+        self.weights = np.cos(np.deg2rad(latitude))[:, None] + 1e-6  # not 0 for a grid that is all pole
+
+    def metadata_findings(self) -> list[Finding]:
+        """What can be said before any field is read."""
+        findings: list[Finding] = []
+        if self.times is not None:
+            findings += audit_times(self.times, self.allow)
+        longitude = self.dataset["longitude"].values
+        widest = np.diff(np.append(longitude, longitude[0] + 360.0)).max()
+        if 360.0 - widest < _GLOBAL_SPAN:
+            message = f"the grid covers {360.0 - widest:g} degrees of longitude ({grid_text(self.dataset)}); networks here wrap around the globe"
+            findings.append(Finding("regional", message, accepted="regional" in self.allow))
+        return findings
+
+    def look(self, block: xr.Dataset) -> dict[str, Any]:
+        """Report on loaded fields: a block of times, or the static ones."""
+        report: dict[str, Any] = {}
+        for name, array in block.data_vars.items():
+            values = array.values if "level" in array.dims else np.expand_dims(array.values, axis=-3)
+            values = values if "time" in array.dims else values[None]
+            levels = block["level"].values.tolist() if "level" in array.dims else [None]
+            for position, level in enumerate(levels):
+                channel = str(Channel(str(name), level))
+                report[channel] = self._look_at(str(name), level, values[:, position])
+        self.reports.append({"start": _start(block), "channels": report})
+        return self.reports[-1]
+
+    def _look_at(self, name: str, level: int | None, fields: NDArray[np.floating]) -> dict[str, Any]:
+        flat = fields.reshape(fields.shape[0], -1)
+        missing = np.isnan(flat)
+        n_missing = missing.sum(axis=1)
+        whole = n_missing == flat.shape[1]
+        seen = ~whole
+        low = np.full(len(flat), np.inf)
+        high = np.full(len(flat), -np.inf)
+        low[seen], high[seen] = np.nanmin(flat[seen], axis=1), np.nanmax(flat[seen], axis=1)
+        weights = np.broadcast_to(self.weights, fields.shape[1:]).ravel()
+        present = np.where(missing, 0.0, flat).astype("float64")
+        total_weight = (~missing).astype("float64") @ weights
+        return {
+            "variable": name,
+            "level": level,
+            "low": [float(value) for value in low],
+            "high": [float(value) for value in high],
+            "missing": [int(count) for count in n_missing],
+            "points": int(flat.shape[1]),
+            "sum": float((present @ weights).sum()),
+            "weight": float(total_weight.sum()),
+            "sums": [zlib.crc32(np.ascontiguousarray(step).data) for step in flat],
+            "north_minus_south": _hemispheres(name, level, fields, self.dataset["latitude"].values),
+        }
+
+    def result(self, data_hash: str | None = None, store: str | None = None) -> Audit:
+        """Put the reports of all blocks together."""
+        times = self.dataset["time"].values if "time" in self.dataset.dims else np.array([], "datetime64[ns]")
+        channels: list[FieldSummary] = []
+        findings = self.metadata_findings()
+        for channel, parts in self._by_channel().items():
+            summary, found = self._judge(channel, parts, times)
+            channels.append(summary)
+            findings += found
+        expver = self._versions()
+        if len(expver) > 1:
+            counted = ", ".join(f"{count} steps of {version}" for version, count in expver.items())
+            findings.append(Finding("expver", f"final ERA5 (0001) and preliminary ERA5T (0005) are mixed: {counted}"))
+        return Audit(
+            sources=self.sources,
+            span=(_text(times[0]), _text(times[-1])) if times.size else None,
+            steps=int(times.size),
+            step_hours=_hours(np.unique(np.diff(np.unique(times)))[0]) if times.size > 1 else None,
+            grid=grid_text(self.dataset),
+            expver=expver,
+            channels=channels,
+            findings=findings,
+            changes=list(self.dataset.attrs.get(NOTES, [])),
+            left_out=list(self.dataset.attrs.get(LEFT_OUT, [])),
+            data_hash=data_hash,
+            store=store,
+        )
+
+    def _by_channel(self) -> dict[str, list[dict[str, Any]]]:
+        grouped: dict[str, list[dict[str, Any]]] = {}
+        for report in sorted(self.reports, key=lambda report: report["start"]):
+            for channel, part in report["channels"].items():
+                grouped.setdefault(channel, []).append(part)
+        order = [str(channel) for channel in _all_channels(self.dataset)]
+        return {channel: grouped[channel] for channel in order if channel in grouped}
+
+    def _judge(self, channel: str, parts: Sequence[dict[str, Any]], times: NDArray[np.datetime64]) -> tuple[FieldSummary, list[Finding]]:
+        name, level, points = parts[0]["variable"], parts[0]["level"], parts[0]["points"]
+        known = VARIABLES.get(name)
+        low, high = (np.concatenate([part[key] for part in parts]).astype("float64") for key in ("low", "high"))
+        missing = np.concatenate([part["missing"] for part in parts])
+        sums = np.concatenate([part["sums"] for part in parts])
+        weight = sum(part["weight"] for part in parts)
+        static = "time" not in self.dataset[name].dims
+        when = np.full(1, np.datetime64("NaT")) if static else times
+        whole = missing == points
+        seen = ~whole
+        summary = FieldSummary(name, level, str(self.dataset[name].attrs.get("units", "")), fields=len(missing), nan_fields=int(whole.sum()))
+        if seen.any():
+            summary.minimum, summary.maximum = float(low[seen].min()), float(high[seen].max())
+            summary.mean = sum(part["sum"] for part in parts) / weight
+        found: list[Finding] = []
+
+        def report(kind: str, where: NDArray[np.bool_], message: str, note: bool = False) -> None:
+            if where.any():
+                found.append(_finding(kind, when[where], self.allow, channel, message, note=note))
+
+        report("nan_fields", whole, "is missing (NaN) everywhere")
+        partly = (missing > 0) & seen
+        report("nan_points", partly, f"is missing at up to {int(missing[partly].max()) if partly.any() else 0} of {points} points", name in OCEAN_VARIABLES)
+        if points > 1:
+            report("constant_fields", seen & (low == high), "has one value everywhere", name in _MAY_BE_UNIFORM)
+        if not static:
+            repeated = np.concatenate([[False], (sums[1:] == sums[:-1]) & seen[1:] & (low != high)[1:]])
+            report("repeated_fields", repeated, "equals the field before, bit by bit", name in _MAY_BE_UNIFORM)
+        if known is not None:
+            lowest, highest = known.valid_range
+            outside = seen & ((low < lowest) | (high > highest))
+            reach = f"{low[outside].min():g} to {high[outside].max():g}" if outside.any() else ""
+            report("out_of_range", outside, f"reaches {reach}, but {name} lies in {lowest:g} to {highest:g} {known.units}: wrong units?")
+        swapped = [part["north_minus_south"] for part in parts if part["north_minus_south"] is not None]
+        if swapped and np.mean(swapped) < 0.0:
+            message = "looks upside down: what is known of its northern and southern hemisphere is found the other way round"
+            found.append(Finding("upside_down", f"{channel} {message}", channel, accepted="upside_down" in self.allow))
+        return summary, found
+
+    def _versions(self) -> dict[str, int]:
+        if "expver" not in self.dataset.coords:
+            return {}
+        versions, counts = np.unique(self.dataset["expver"].values, return_counts=True)
+        return {str(version): int(count) for version, count in zip(versions, counts, strict=True)}
+
+
+def audit(
+    dataset: xr.Dataset,
+    sources: Sequence[str] = ("the dataset",),
+    allow: Iterable[str] = (),
+    steps: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> Audit:
+    """Audit a standardised dataset or an analysis store, reading every field once.
+
+    Parameters
+    ----------
+    dataset
+        As `open_source` or `open_analysis` gives it.
+    sources
+        What to call it in the report.
+    allow
+        Defects to accept, by their names in `FINDINGS`.
+    steps
+        Time steps read at once.
+    progress
+        Called with (steps done, all steps).
+    """
+    auditor = Auditor(dataset, sources, allow)
+    timed = [name for name, array in dataset.data_vars.items() if "time" in array.dims]
+    static = dataset.drop_vars(timed)
+    if static.data_vars:
+        auditor.look(static.load())
+    total = dataset.sizes.get("time", 0)
+    for start in range(0, total, steps):
+        auditor.look(dataset[timed].isel(time=slice(start, start + steps)).load())
+        if progress is not None:
+            progress(min(start + steps, total), total)
+    return auditor.result()
+
+
+def _hemispheres(name: str, level: int | None, fields: NDArray[np.floating], latitude: NDArray[np.floating]) -> float | None:
+    """Positive if the hemispheres are as on Earth, negative if they look swapped, None if this cannot tell.
+
+    What is the same in every season: the Southern Ocean's pressure trough, Antarctica's height, less land in the
+    middle latitudes of the south, and cyclones, whose relative vorticity is strong and positive in the north and
+    strong and negative in the south (third moment; in the troposphere).
+
+    On ERA5 (December to February, 280 times) and on the simulated atmosphere (240 times over a year) not one single
+    time of `mean_sea_level_pressure` or of `vorticity` at 850 hPa has the wrong sign; the audit judges their mean.
+    """
+    test = _HEMISPHERE_TESTS.get(name)
+    if test is None or (level is not None and level < _TROPOSPHERE):
+        return None
+    if latitude.max() < test.poleward - 5.0 or latitude.min() > -(test.poleward - 5.0):
+        return None
+    rows = (np.abs(latitude) >= test.equatorward) & (np.abs(latitude) <= test.poleward)
+    north, south = fields[:, rows & (latitude > 0)], fields[:, rows & (latitude < 0)]
+    if not north.size or not south.size or np.isnan(north).all() or np.isnan(south).all():
+        return None
+    difference = float(np.nanmean(north.astype("float64") ** test.moment) - np.nanmean(south.astype("float64") ** test.moment))
+    return test.sign * difference + test.tolerance
+
+
+@dataclass(frozen=True)
+class _HemisphereTest:
+    """north - south of the mean of field**moment between two latitudes has this sign; tolerance in the field's units."""
+
+    equatorward: float
+    poleward: float
+    sign: float
+    tolerance: float
+    moment: int = 1
+
+
+_HEMISPHERE_TESTS = {
+    "mean_sea_level_pressure": _HemisphereTest(50.0, 65.0, 1.0, 500.0),
+    "surface_pressure": _HemisphereTest(75.0, 90.0, 1.0, 0.0),
+    "geopotential_at_surface": _HemisphereTest(75.0, 90.0, -1.0, 0.0),
+    "land_sea_mask": _HemisphereTest(40.0, 60.0, 1.0, 0.0),
+    "vorticity": _HemisphereTest(20.0, 70.0, 1.0, 0.0, moment=3),
+}
+
+
+def _finding(
+    name: str,
+    times: NDArray[np.datetime64],
+    allow: frozenset[str],
+    variable: str | None,
+    message: str,
+    *,
+    note: bool = False,
+    count: int | None = None,
+) -> Finding:
+    listed = tuple(_text(time) for time in times[:_LISTED_TIMES] if not np.isnat(time))
+    more = f" and {len(times) - len(listed)} more" if listed and len(times) > len(listed) else ""
+    when = f" at {', '.join(listed[:3])}{more if len(listed) <= 3 else f' and {len(times) - 3} more'}" if listed else ""
+    subject = f"{variable} " if variable else ""
+    return Finding(name, f"{subject}{message}{when}", variable, count or len(times), listed, accepted=note or name in allow)
+
+
+def _all_channels(dataset: xr.Dataset) -> list[Channel]:
+    channels: list[Channel] = []
+    for name, array in dataset.data_vars.items():
+        levels = dataset["level"].values.tolist() if "level" in array.dims else [None]
+        channels += [Channel(str(name), level) for level in levels]
+    return channels
+
+
+def _start(block: xr.Dataset) -> int:
+    return int(block["time"].values[0].astype("datetime64[ns]").astype("int64")) if "time" in block.dims else -(2**63)
+
+
+def _hours(step: np.timedelta64) -> float:
+    return float(step / np.timedelta64(1, "h"))
+
+
+def _text(time: np.datetime64) -> str:
+    return str(np.datetime_as_string(time, "m"))

@@ -1,0 +1,402 @@
+"""Any source -> one analysis store, audited, in one pass.
+
+The store grows in `STORE.partial` and takes its name when it is complete, so a store that is there is whole. Beside
+it, `STORE.progress.jsonl` says which blocks are done: a build that was killed, or that found the disk full, goes on
+from there when the same command runs again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from data_pipelines.audit import Audit, Auditor, Finding
+from data_pipelines.combine import Join
+from data_pipelines.locations import beside, is_url
+from data_pipelines.sources import Selection, SourceError, locations_of, open_sources
+from data_pipelines.standardise import LEFT_OUT, NOTES
+from data_pipelines.store import (
+    ACCEPTED,
+    INCOMPLETE,
+    StoreError,
+    combine_digests,
+    create_analysis_store,
+    field_digest,
+    load_checked,
+    refuse_existing,
+    set_attributes,
+    steps_per_chunk,
+    write_analysis,
+    writing,
+)
+
+_BLOCK_BYTES = 96 * 2**20  # read at once; one more block is read ahead
+_REMOTE_READS = 16  # at a time: object stores answer slowly, but many at once
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a store is built from what the sources give.
+
+    Attributes
+    ----------
+    grid
+        Regrid conservatively to this grid: "240x121" (longitudes x latitudes; an odd number of latitudes has
+        poles), or "1.5deg" (with poles). None keeps the source's.
+    compression
+        "none", "lz4" or "zstd".
+    join
+        "exact", or "inner" to keep the times that all sources have.
+    allow
+        Defects to accept, by their names in `data_pipelines.audit.FINDINGS`.
+    attributes
+        Global attributes of the store: title, source, license ...
+    restart
+        Throw an unfinished copy away instead of going on with it.
+    """
+
+    grid: str | None = None
+    compression: str = "lz4"
+    join: Join = "exact"
+    allow: tuple[str, ...] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    restart: bool = False
+
+
+def build_analysis_store(
+    sources: Sequence[str | Path],
+    out: str | Path,
+    selection: Selection | None = None,
+    recipe: Recipe | None = None,
+    progress: Progress | None = None,
+) -> Audit:
+    """Build an analysis store and its audit.
+
+    Parameters
+    ----------
+    sources
+        Stores, files, folders, globs or URLs; what they hold is put side by side (variables) or end to end (times).
+    out
+        New folder, or a URL. The audit goes beside it, as `<out>.audit.json`.
+    selection
+        What to take of the sources.
+    recipe
+        What to make of it.
+    progress
+        Called with (time steps done, all time steps).
+
+    Returns
+    -------
+    The audit.
+
+    Raises
+    ------
+    StoreError
+        If `out` exists, the disk is full, or a chunk of a source cannot be read.
+    SourceError
+        If a source is missing, lacks something wanted, or does not fit the others.
+    AuditError
+        If the data would poison a training run and that was not allowed by name.
+    """
+    recipe = recipe or Recipe()
+    selection = selection or Selection()
+    refuse_existing(out)
+    opened = _regridded(open_sources(sources, selection, join=recipe.join), recipe.grid)
+    dataset, times = _without_duplicates(opened)
+    auditor = Auditor(dataset, [str(source) for source in sources], recipe.allow, times)
+    _audit_of(auditor.metadata_findings(), auditor).raise_if_refused()
+    ledger = _Ledger(out, _fingerprint(sources, dataset, selection, recipe))
+    ledger.prepare(recipe)
+    if not ledger.created:
+        ledger.begin()
+        create_analysis_store(
+            ledger.partial,
+            dataset.drop_vars("expver", errors="ignore"),
+            compression=recipe.compression,
+            attributes=_attributes(dataset, sources, recipe, auditor),
+        )
+        ledger.mark_created()
+    digests = _fill(dataset, auditor, ledger, any(is_url(source) for source in sources), progress)
+    report = auditor.result(data_hash=combine_digests(dataset, digests), store=str(out))
+    with writing(out):
+        report.write(beside(out, ".audit.json"))
+    if not report.accepted:
+        ledger.refused([finding.name for finding in report.refused])
+    report.raise_if_refused(f" The report is in {beside(out, '.audit.json')}; what was read is kept for that.")
+    _finish(ledger, report)
+    return report
+
+
+def _audit_of(findings: list[Finding], auditor: Auditor) -> Audit:
+    report = auditor.result()
+    report.findings = findings
+    return report
+
+
+def _regridded(dataset: xr.Dataset, grid: str | None) -> xr.Dataset:
+    if grid is None:
+        return dataset
+    from data_pipelines.regrid import regrid_conservative
+
+    latitude, longitude = parse_grid(grid)
+    out = regrid_conservative(dataset.drop_vars("expver", errors="ignore"), latitude, longitude)
+    if "expver" in dataset.coords:
+        out = out.assign_coords(expver=dataset["expver"])
+    notes = [*dataset.attrs.get(NOTES, []), f"regridded conservatively from {dataset.sizes['latitude']} x {dataset.sizes['longitude']}"]
+    return out.assign_attrs({**dataset.attrs, NOTES: notes})
+
+
+def parse_grid(grid: str) -> tuple[np.ndarray, np.ndarray]:
+    """Latitudes (north first) and longitudes of a grid given as "240x121", "64x32" or "1.5deg".
+
+    As in WeatherBench 2, the first number counts longitudes; an odd number of latitudes includes the poles, an even
+    one does not.
+
+    Raises
+    ------
+    SourceError
+        If the text says no such grid.
+    """
+    text = grid.strip().lower()
+    try:
+        if text.endswith("deg"):
+            step = float(text.removesuffix("deg"))
+            columns, rows = round(360.0 / step), round(180.0 / step) + 1
+            if abs(columns * step - 360.0) > 1e-6 or abs((rows - 1) * step - 180.0) > 1e-6:
+                raise ValueError
+        else:
+            columns, rows = (int(part) for part in text.split("x"))
+        if columns < 4 or rows < 2:
+            raise ValueError
+    except (ValueError, ZeroDivisionError) as error:
+        raise SourceError(
+            f"grid must be LONGITUDESxLATITUDES such as 240x121 or 64x32, or a step that divides 180 such as 1.5deg; got {grid!r}."
+        ) from error
+    if rows % 2:
+        latitude = np.linspace(90.0, -90.0, rows)
+    else:
+        half = 90.0 / rows
+        latitude = np.linspace(90.0 - half, -90.0 + half, rows)
+    return latitude, np.arange(columns) * (360.0 / columns)
+
+
+def _without_duplicates(dataset: xr.Dataset) -> tuple[xr.Dataset, np.ndarray | None]:
+    if "time" not in dataset.dims:
+        return dataset, None
+    times = dataset["time"].values
+    first = np.concatenate([[True], np.diff(times) != np.timedelta64(0, "ns")])
+    return (dataset if first.all() else dataset.isel(time=np.flatnonzero(first))), times
+
+
+def _attributes(dataset: xr.Dataset, sources: Sequence[str | Path], recipe: Recipe, auditor: Auditor) -> dict[str, Any]:
+    from data_pipelines.sample import SAMPLE_ATTRIBUTES, is_sample
+
+    known = SAMPLE_ATTRIBUTES if all(not is_url(source) and is_sample(source) for source in sources) else {}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {
+        **{key: value for key, value in dataset.attrs.items() if key not in (NOTES, LEFT_OUT)},
+        **known,
+        **recipe.attributes,
+        NOTES: None,
+        LEFT_OUT: None,
+        "date_created": now,
+        "history": f"{now} built by data_pipelines.build_store from {', '.join(Path(str(source)).name for source in sources)}",
+        ACCEPTED: sorted({finding.name for finding in auditor.metadata_findings() if finding.name in recipe.allow}),
+        INCOMPLETE: f"being built since {now}",
+    }
+
+
+def _fill(
+    dataset: xr.Dataset, auditor: Auditor, ledger: _Ledger, remote: bool, progress: Progress | None
+) -> dict[str, list[bytes]]:
+    """Read, audit and write block by block; return the digest of every field."""
+    timed = [str(name) for name, array in dataset.data_vars.items() if "time" in array.dims]
+    static = dataset.drop_vars(["expver", *timed], errors="ignore")
+    digests: dict[str, list[bytes]] = {str(name): [] for name in dataset.data_vars}
+    if static.data_vars:
+        loaded = load_checked(static)
+        auditor.look(loaded)
+        for name, array in loaded.data_vars.items():
+            digests[str(name)] = [field_digest(array.values)]
+    total = dataset.sizes.get("time", 0)
+    blocks = list(_blocks(dataset[timed], ledger.partial)) if total else []
+    missing = [block for block in blocks if block.start not in ledger.done]
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        ahead = reader.submit(_read, dataset[timed], missing[0], remote) if missing else None
+        for number, block in enumerate(missing):
+            if ahead is None:
+                break
+            loaded = ahead.result()
+            following = missing[number + 1] if number + 1 < len(missing) else None
+            ahead = reader.submit(_read, dataset[timed], following, remote) if following is not None else None
+            report = auditor.look(loaded)
+            write_analysis(ledger.partial, loaded)
+            hashes = {name: [field_digest(step).hex() for step in loaded[name].values] for name in timed}
+            ledger.add(block.start, report, hashes)
+            if progress is not None:
+                progress(block.stop, total)
+    reports = {report["start"] for report in auditor.reports}
+    for block in blocks:
+        entry = ledger.done[block.start]
+        if entry["report"]["start"] not in reports:
+            auditor.reports.append(entry["report"])
+        for name in timed:
+            digests[name] += [bytes.fromhex(text) for text in entry["digests"][name]]
+    return digests
+
+
+def _blocks(dataset: xr.Dataset, store: str | Path) -> Iterator[slice]:
+    """Spans of time that end where chunks of the store end, as large as memory allows."""
+    total = dataset.sizes["time"]
+    per_step = max(1, sum(4 * array.size for array in dataset.data_vars.values()) // total)
+    chunk = steps_per_chunk(store)
+    size = chunk * max(1, _BLOCK_BYTES // (per_step * chunk))
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))
+
+
+def _read(dataset: xr.Dataset, block: slice, remote: bool) -> xr.Dataset:
+    lazy = dataset.isel(time=block)
+    try:
+        return lazy.compute(scheduler="threads", num_workers=_REMOTE_READS if remote else os.cpu_count())
+    except MemoryError:
+        raise
+    except Exception:  # decoders and stores raise every kind of exception; reading again names the field
+        return load_checked(lazy)
+
+
+def _finish(ledger: _Ledger, report: Audit) -> None:
+    accepted = sorted({finding.name for finding in report.findings if finding.name in set(ledger.allow)})
+    set_attributes(
+        ledger.partial, {NOTES: None, LEFT_OUT: None, INCOMPLETE: None, ACCEPTED: accepted, "data_hash": report.data_hash}
+    )
+    ledger.finish()
+
+
+class _Ledger:
+    """What of a build is done: an append-only file beside the store, one line of JSON per block."""
+
+    def __init__(self, out: str | Path, fingerprint: str) -> None:
+        self.out = out
+        self.partial: str | Path = out if is_url(out) else beside(out, ".partial")
+        self.path = beside(out, ".progress.jsonl")
+        self.fingerprint = fingerprint
+        self.allow: tuple[str, ...] = ()
+        self.done: dict[int, dict[str, Any]] = {}
+        self.created = False
+
+    def prepare(self, recipe: Recipe) -> None:
+        """Go on with an unfinished copy, or make room for a new one.
+
+        Raises
+        ------
+        StoreError
+            If an unfinished copy was made with other settings, or something else has its name.
+        """
+        self.allow = recipe.allow
+        lines = self._lines()
+        if not lines:
+            if not is_url(self.partial) and Path(self.partial).exists():
+                raise StoreError(f"{self.partial} is in the way, and no interrupted build made it. Move it away, or choose another out=.")
+            return
+        refused = lines[-1].get("refused")
+        same = lines[0].get("fingerprint") == self.fingerprint
+        answered = refused is not None and set(refused) <= set(recipe.allow)
+        if recipe.restart or (refused is not None and not (same and answered)):
+            self._discard()
+        elif not same:
+            raise StoreError(
+                f"an unfinished copy made with other settings or from changed sources is at {self.partial}. Run the command that made it "
+                "to finish it, or give restart=true to throw it away."
+            )
+        else:
+            self.done = {line["block"]: line for line in lines if "block" in line}
+            self.created = any("created" in line for line in lines) and (is_url(self.partial) or Path(self.partial).exists())
+            if not self.created:
+                self._discard()
+
+    def begin(self) -> None:
+        with writing(self.out):
+            self.path.write_text(json.dumps({"fingerprint": self.fingerprint}) + "\n", encoding="utf-8")
+
+    def mark_created(self) -> None:
+        self._append({"created": True})
+        self.created = True
+
+    def add(self, block: int, report: Mapping[str, Any], digests: Mapping[str, list[str]]) -> None:
+        entry = {"block": block, "report": report, "digests": digests}
+        self._append(entry)
+        self.done[block] = entry
+
+    def refused(self, names: Sequence[str]) -> None:
+        self._append({"refused": list(names)})
+
+    def finish(self) -> None:
+        """Give the complete store its name."""
+        if not is_url(self.out):
+            refuse_existing(self.out)
+            os.replace(self.partial, self.out)
+        self.path.unlink()
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        with writing(self.out), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def _lines(self) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        lines: list[dict[str, Any]] = []
+        for text in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:  # the line that was being written when the build was killed
+                break
+        return lines
+
+    def _discard(self) -> None:
+        if is_url(self.partial):
+            raise StoreError(f"{self.partial} holds an unfinished copy that cannot be used; delete it, or choose another out=.")
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.path.unlink()
+        self.done = {}
+
+
+def _fingerprint(sources: Sequence[str | Path], dataset: xr.Dataset, selection: Selection, recipe: Recipe) -> str:
+    """What must be the same for a build to go on: settings, coordinates, and the state of local files."""
+    digest = hashlib.sha256()
+    settings = {
+        "selection": asdict(selection),
+        "grid": recipe.grid,
+        "compression": recipe.compression,
+        "join": recipe.join,
+        "sources": [_state(source) for source in sources],
+        "variables": [str(name) for name in dataset.data_vars],
+    }
+    digest.update(json.dumps(settings, sort_keys=True, default=list).encode())
+    for name in ("time", "level", "latitude", "longitude"):
+        if name in dataset.coords:
+            digest.update(np.ascontiguousarray(dataset[name].values).tobytes())
+    return digest.hexdigest()
+
+
+def _state(source: str | Path) -> list[Any]:
+    """Name, number, size and latest change of the files of a source; of a URL its name only."""
+    if is_url(source):
+        return [str(source)]
+    places = [Path(location) for location in locations_of(source)]
+    files = [file for place in places for file in ([place] if place.is_file() else place.rglob("*")) if file.is_file()]
+    stats = [file.stat() for file in files]
+    return [str(source), len(stats), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)]
