@@ -58,7 +58,6 @@ _MAY_BE_UNIFORM = OCEAN_VARIABLES | {
 }
 _LISTED_TIMES = 10  # so many times are named per finding; the rest is counted
 _TROPOSPHERE = 400  # hPa: below, cyclones are cyclonic in every season
-_GLOBAL_SPAN = 340.0  # degrees of longitude beyond which a grid counts as global (it may be as coarse as 20)
 
 
 @dataclass(frozen=True)
@@ -112,6 +111,7 @@ class Audit:
 
     @property
     def accepted(self) -> bool:
+        """Whether every defect was allowed."""
         return not self.refused
 
     def write(self, path: Path) -> None:
@@ -136,7 +136,9 @@ class Audit:
             return
         listed = "; ".join(f"{finding.name}: {finding.message}" for finding in self.refused)
         names = ",".join(dict.fromkeys(finding.name for finding in self.refused))
-        raise AuditError(f"the audit refuses {' + '.join(self.sources)}: {listed}. Mend the source, or accept with allow=[{names}].{advice}")
+        raise AuditError(
+            f"the audit refuses {' + '.join(self.sources)}: {listed}. Mend the source, or accept with allow=[{names}].{advice}"
+        )
 
 
 class AuditError(StoreError):
@@ -182,7 +184,8 @@ def audit_times(times: NDArray[np.datetime64], allow: Iterable[str] = ()) -> lis
         where = int(np.argmax(odd))
         raise AuditError(
             f"time step is not uniform: it is {_hours(step):g} h mostly, but {_hours(steps[where]):g} h from "
-            f"{_text(distinct[where])} to {_text(distinct[where + 1])}. Choose a uniform subset with every=..., or start=... and end=..."
+            f"{_text(distinct[where])} to {_text(distinct[where + 1])}. Choose a uniform subset with every=..., or "
+            "start=... and end=..."
         )
     gap = steps > step
     if gap.any():
@@ -219,10 +222,8 @@ class Auditor:
         findings: list[Finding] = []
         if self.times is not None:
             findings += audit_times(self.times, self.allow)
-        longitude = self.dataset["longitude"].values
-        widest = np.diff(np.append(longitude, longitude[0] + 360.0)).max()
-        if 360.0 - widest < _GLOBAL_SPAN:
-            message = f"the grid covers {360.0 - widest:g} degrees of longitude ({grid_text(self.dataset)}); networks here wrap around the globe"
+        if not _is_global(self.dataset["latitude"].values, self.dataset["longitude"].values):
+            message = f"the grid leaves a part of the globe out ({grid_text(self.dataset)}); networks here wrap around it"
             findings.append(Finding("regional", message, accepted="regional" in self.allow))
         return findings
 
@@ -300,7 +301,9 @@ class Auditor:
         order = [str(channel) for channel in _all_channels(self.dataset)]
         return {channel: grouped[channel] for channel in order if channel in grouped}
 
-    def _judge(self, channel: str, parts: Sequence[dict[str, Any]], times: NDArray[np.datetime64]) -> tuple[FieldSummary, list[Finding]]:
+    def _judge(
+        self, channel: str, parts: Sequence[dict[str, Any]], times: NDArray[np.datetime64]
+    ) -> tuple[FieldSummary, list[Finding]]:
         name, level, points = parts[0]["variable"], parts[0]["level"], parts[0]["points"]
         known = VARIABLES.get(name)
         low, high = (np.concatenate([part[key] for part in parts]).astype("float64") for key in ("low", "high"))
@@ -311,7 +314,9 @@ class Auditor:
         when = np.full(1, np.datetime64("NaT")) if static else times
         whole = missing == points
         seen = ~whole
-        summary = FieldSummary(name, level, str(self.dataset[name].attrs.get("units", "")), fields=len(missing), nan_fields=int(whole.sum()))
+        summary = FieldSummary(
+            name, level, str(self.dataset[name].attrs.get("units", "")), fields=len(missing), nan_fields=int(whole.sum())
+        )
         if seen.any():
             summary.minimum, summary.maximum = float(low[seen].min()), float(high[seen].max())
             summary.mean = sum(part["sum"] for part in parts) / weight
@@ -323,7 +328,12 @@ class Auditor:
 
         report("nan_fields", whole, "is missing (NaN) everywhere")
         partly = (missing > 0) & seen
-        report("nan_points", partly, f"is missing at up to {int(missing[partly].max()) if partly.any() else 0} of {points} points", name in OCEAN_VARIABLES)
+        report(
+            "nan_points",
+            partly,
+            f"is missing at up to {int(missing[partly].max()) if partly.any() else 0} of {points} points",
+            name in OCEAN_VARIABLES,
+        )
         if points > 1:
             report("constant_fields", seen & (low == high), "has one value everywhere", name in _MAY_BE_UNIFORM)
         if not static:
@@ -333,7 +343,11 @@ class Auditor:
             lowest, highest = known.valid_range
             outside = seen & ((low < lowest) | (high > highest))
             reach = f"{low[outside].min():g} to {high[outside].max():g}" if outside.any() else ""
-            report("out_of_range", outside, f"reaches {reach}, but {name} lies in {lowest:g} to {highest:g} {known.units}: wrong units?")
+            report(
+                "out_of_range",
+                outside,
+                f"reaches {reach}, but {name} lies in {lowest:g} to {highest:g} {known.units}: wrong units?",
+            )
         swapped = [part["north_minus_south"] for part in parts if part["north_minus_south"] is not None]
         if swapped and np.mean(swapped) < 0.0:
             message = "looks upside down: what is known of its northern and southern hemisphere is found the other way round"
@@ -448,6 +462,16 @@ def _all_channels(dataset: xr.Dataset) -> list[Channel]:
         levels = dataset["level"].values.tolist() if "level" in array.dims else [None]
         channels += [Channel(str(name), level) for level in levels]
     return channels
+
+
+def _is_global(latitude: NDArray[np.floating], longitude: NDArray[np.floating]) -> bool:
+    """Whether no gap is wider than one and a half grid steps, around the globe and to either pole."""
+    columns = np.diff(np.append(longitude, longitude[0] + 360.0))
+    if columns.size < 3 or latitude.size < 2:
+        return False
+    rows = -np.diff(latitude)
+    margin = 1.5 * rows.max()
+    return bool(columns.max() <= 1.5 * columns.min() and 90.0 - latitude[0] <= margin and latitude[-1] + 90.0 <= margin)
 
 
 def _start(block: xr.Dataset) -> int:

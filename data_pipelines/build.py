@@ -155,7 +155,10 @@ def _regridded(dataset: xr.Dataset, grid: str | None) -> xr.Dataset:
     out = regrid_conservative(dataset.drop_vars("expver", errors="ignore"), latitude, longitude)
     if "expver" in dataset.coords:
         out = out.assign_coords(expver=dataset["expver"])
-    notes = [*dataset.attrs.get(NOTES, []), f"regridded conservatively from {dataset.sizes['latitude']} x {dataset.sizes['longitude']}"]
+    notes = [
+        *dataset.attrs.get(NOTES, []),
+        f"regridded conservatively from {dataset.sizes['latitude']} x {dataset.sizes['longitude']}",
+    ]
     return out.assign_attrs({**dataset.attrs, NOTES: notes})
 
 
@@ -183,7 +186,8 @@ def parse_grid(grid: str) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError
     except (ValueError, ZeroDivisionError) as error:
         raise SourceError(
-            f"grid must be LONGITUDESxLATITUDES such as 240x121 or 64x32, or a step that divides 180 such as 1.5deg; got {grid!r}."
+            "grid must be LONGITUDESxLATITUDES such as 240x121 or 64x32, or a step that divides 180 such as 1.5deg; "
+            f"got {grid!r}."
         ) from error
     if rows % 2:
         latitude = np.linspace(90.0, -90.0, rows)
@@ -274,7 +278,7 @@ def _read(dataset: xr.Dataset, block: slice, remote: bool) -> xr.Dataset:
         return lazy.compute(scheduler="threads", num_workers=_REMOTE_READS if remote else os.cpu_count())
     except MemoryError:
         raise
-    except Exception:  # decoders and stores raise every kind of exception; reading again names the field
+    except Exception:  # noqa: BLE001 - decoders raise every kind of exception; reading again names the field
         return load_checked(lazy)
 
 
@@ -310,7 +314,9 @@ class _Ledger:
         lines = self._lines()
         if not lines:
             if not is_url(self.partial) and Path(self.partial).exists():
-                raise StoreError(f"{self.partial} is in the way, and no interrupted build made it. Move it away, or choose another out=.")
+                raise StoreError(
+                    f"{self.partial} is in the way, and no interrupted build made it. Move it away, or choose another out=."
+                )
             return
         refused = lines[-1].get("refused")
         same = lines[0].get("fingerprint") == self.fingerprint
@@ -319,7 +325,8 @@ class _Ledger:
             self._discard()
         elif not same:
             raise StoreError(
-                f"an unfinished copy made with other settings or from changed sources is at {self.partial}. Run the command that made it "
+                f"an unfinished copy made with other settings or from changed sources is at {self.partial}. Run the "
+                "command that made it "
                 "to finish it, or give restart=true to throw it away."
             )
         else:

@@ -18,6 +18,7 @@ from configs.compose import entry
 from data_pipelines.audit import Audit
 from data_pipelines.audit_table import audit_table
 from data_pipelines.build import Recipe, build_analysis_store
+from data_pipelines.combine import Join
 from data_pipelines.locations import beside
 from data_pipelines.sample import sample_sources
 from data_pipelines.sources import Selection
@@ -58,18 +59,25 @@ class BuildStoreConfig:
             raise SourceError(f"join must be exact or inner; got {self.join!r}.")
 
     def selection(self) -> Selection:
+        """What to take of the sources."""
         return Selection(
             self.variables, self.levels, self.start, self.end, self.every, self.member, self.time, self.units, self.preliminary
         )
 
     def recipe(self) -> Recipe:
-        join = "inner" if self.join == "inner" else "exact"
+        """What to make of it."""
+        join: Join = "inner" if self.join == "inner" else "exact"
         return Recipe(self.grid, self.compression, join, tuple(self.allow), self.attributes, self.restart)
 
 
 def build(config: BuildStoreConfig, console: Console) -> Audit:
     """Resolve `sample` and `simulated`, then build with a progress bar."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         sources = _sources(config, bar)
         task = bar.add_task("time steps", total=None)
@@ -104,7 +112,8 @@ def main(config: BuildStoreConfig) -> str:
     console = Console(stderr=True)
     report = build(config, console)
     console.print(audit_table(report))
-    return f"Built {config.out}: {report.steps} time steps of {len(report.channels)} fields; audit in {beside(config.out, '.audit.json')}"
+    where = beside(config.out, ".audit.json")
+    return f"Built {config.out}: {report.steps} time steps of {len(report.channels)} fields; audit in {where}"
 
 
 if __name__ == "__main__":

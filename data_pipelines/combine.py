@@ -67,7 +67,8 @@ def _same_grid(pieces: Sequence[Piece]) -> None:
         for axis in ("latitude", "longitude"):
             if not np.array_equal(first.data[axis].values, piece.data[axis].values):
                 raise SourceError(
-                    f"grids differ: {first.origin} has {grid_text(first.data)}, {piece.origin} has {grid_text(piece.data)}. Bring one to "
+                    f"grids differ: {first.origin} has {grid_text(first.data)}, {piece.origin} has "
+                    f"{grid_text(piece.data)}. Bring one to "
                     "the other's grid first (build each with grid=...)."
                 )
 
@@ -99,8 +100,13 @@ def _in_time(group: Sequence[Piece]) -> Piece:
         return group[0]
     data = [piece.data for piece in group]
     if any("expver" in part.coords for part in data):
-        data = [part if "expver" in part.coords else part.assign_coords(expver=("time", ["unknown"] * part.sizes["time"])) for part in data]
-    joined = xr.concat(data, dim="time", data_vars="minimal", coords="minimal", compat="override", join="exact", combine_attrs="override")
+        data = [
+            part if "expver" in part.coords else part.assign_coords(expver=("time", ["unknown"] * part.sizes["time"]))
+            for part in data
+        ]
+    joined = xr.concat(
+        data, dim="time", data_vars="minimal", coords="minimal", compat="override", join="exact", combine_attrs="override"
+    )
     times = joined["time"].values
     if (np.diff(times) < np.timedelta64(0, "ns")).any():
         joined = joined.isel(time=np.argsort(times, kind="stable"))
@@ -115,7 +121,9 @@ def _in_levels(group: Sequence[Piece]) -> Piece:
     origin = " + ".join(piece.origin for piece in group)
     levels = np.concatenate([piece.data["level"].values for piece in group])
     if len(np.unique(levels)) != levels.size:
-        raise SourceError(f"levels overlap: {origin} hold {sorted(levels.tolist())} hPa. Leave one of them out, or choose levels=...")
+        raise SourceError(
+            f"levels overlap: {origin} hold {sorted(levels.tolist())} hPa. Leave one of them out, or choose levels=..."
+        )
     group = _same_times(group, "exact")
     data = [piece.data for piece in group]
     joined = xr.concat(
@@ -131,7 +139,8 @@ def _disjoint(pieces: Sequence[Piece]) -> None:
         for name in piece.data.data_vars:
             if str(name) in seen:
                 raise SourceError(
-                    f"variable {name} is in {seen[str(name)]} and in {piece.origin}, which hold different sets of variables. Choose with "
+                    f"variable {name} is in {seen[str(name)]} and in {piece.origin}, which hold different sets of "
+                    "variables. Choose with "
                     "variables=..., or build them one by one."
                 )
             seen[str(name)] = piece.origin
@@ -144,7 +153,8 @@ def _same_times(pieces: Sequence[Piece], join: Join) -> list[Piece]:
     listed = "; ".join(f"{piece.origin} {_span_text(piece.data)}" for piece in timed)
     if join == "exact":
         raise SourceError(
-            f"times differ between sources: {listed}. Choose a span that all have with start=... end=... every=..., or keep the "
+            f"times differ between sources: {listed}. Choose a span that all have with start=... end=... every=..., or "
+            "keep the "
             "times that all have with join=inner."
         )
     common = timed[0].data["time"].values

@@ -91,7 +91,9 @@ class Selection:
             _as_step(self.every)
         unknown = [name for name in self.units if _resolve(name, {}) is None]
         if unknown:
-            raise SourceError(f"units names {unknown}, which no variable is called; use WeatherBench 2 names, e.g. 2m_temperature.")
+            raise SourceError(
+                f"units names {unknown}, which no variable is called; use WeatherBench 2 names, e.g. 2m_temperature."
+            )
 
 
 def standardise(raw: xr.Dataset, selection: Selection | None = None, *, origin: str = "the source") -> xr.Dataset:
@@ -152,7 +154,8 @@ class _Door:
             found = _find_coordinate(dataset, names, standard)
             if found is None:
                 raise SourceError(
-                    f"{self.origin} has no coordinate {wanted}; it has {_names(dataset.coords)} and dimensions {_names(dataset.dims)}."
+                    f"{self.origin} has no coordinate {wanted}; it has {_names(dataset.coords)} and dimensions "
+                    f"{_names(dataset.dims)}."
                 )
             coordinate = dataset[found]
             if coordinate.dims != (found,):
@@ -212,7 +215,8 @@ class _Door:
                 continue
             if self.selection.member is None or self.selection.member not in members:
                 raise SourceError(
-                    f"member={self.selection.member} is not one of {self.origin}'s {members.size} members {members.tolist()}; an "
+                    f"member={self.selection.member} is not one of {self.origin}'s {members.size} members "
+                    f"{members.tolist()}; an "
                     "analysis has one state per time. Choose one with member=..."
                 )
             self.notes.append(f"{name} {self.selection.member} of {members.size} members taken")
@@ -223,7 +227,9 @@ class _Door:
         if self.selection.member is None or name not in dataset.coords or dataset[name].ndim:
             return
         if int(dataset[name]) != self.selection.member:
-            raise OtherMember(f"member={self.selection.member} was asked for; {self.origin} holds member {int(dataset[name])} only.")
+            raise OtherMember(
+                f"member={self.selection.member} was asked for; {self.origin} holds member {int(dataset[name])} only."
+            )
 
     def _name_time(self, dataset: xr.Dataset) -> xr.Dataset:
         """Leave exactly one time axis, `time`, the time at which the fields hold."""
@@ -243,7 +249,8 @@ class _Door:
         steps = [name for name in STEP_NAMES if name in dataset.dims]
         if steps:
             raise SourceError(
-                f"{self.origin} has the forecast dimension {steps[0]} with {dataset.sizes[steps[0]]} steps; an analysis has one "
+                f"{self.origin} has the forecast dimension {steps[0]} with {dataset.sizes[steps[0]]} steps; an analysis "
+                "has one "
                 "field per time. Select one step first, or give an analysis."
             )
         found = next((name for name in TIME_NAMES if name in dataset.coords), None)
@@ -276,7 +283,8 @@ class _Door:
         ]
         if changing and (self.selection.variables is None or set(self.selection.variables) & set(changing)):
             raise SourceError(
-                f"{self.origin} has no time: its dimensions are {_names(dataset.dims)} and none is one of {TIME_NAMES}. Give a file "
+                f"{self.origin} has no time: its dimensions are {_names(dataset.dims)} and none is one of {TIME_NAMES}. "
+                "Give a file "
                 "with a time axis, or for a single moment say which with time=2020-01-01T00."
             )
         return dataset
@@ -285,14 +293,15 @@ class _Door:
         values = np.atleast_1d(time.values)
         if values.dtype.kind == "M":
             return values.astype("datetime64[ns]")
-        if values.dtype.kind in "iu" and values.size and 1800_00_00 < values.min() and values.max() < 2500_00_00:
+        if values.dtype.kind in "iu" and values.size and values.min() > 1800_00_00 and values.max() < 2500_00_00:
             self.notes.append("integer dates YYYYMMDD read as dates")
             return np.array([f"{day // 10000:04d}-{day // 100 % 100:02d}-{day % 100:02d}" for day in values], "datetime64[ns]")
         if values.dtype.kind == "O" and values.size and hasattr(values[0], "isoformat"):
             calendar = getattr(values[0], "calendar", "unknown")
-            raise SourceError(f"{self.origin} has the calendar {calendar}; an analysis needs the calendar of real dates (proleptic_gregorian).")
+            raise SourceError(f"{self.origin} has the calendar {calendar}; an analysis needs real dates (proleptic_gregorian).")
         raise SourceError(
-            f"{self.origin} has a time axis that holds no dates: {time.name} is {values.dtype}, {values[:3].tolist()} ...; wanted are "
+            f"{self.origin} has a time axis that holds no dates: {time.name} is {values.dtype}, {values[:3].tolist()} "
+            "...; wanted are "
             "CF units such as 'hours since 1900-01-01'."
         )
 
@@ -310,7 +319,8 @@ class _Door:
         chosen = self._span(times) & self._multiples(times)
         if not chosen.any():
             raise SourceError(
-                f"no time is left: start={self.selection.start}, end={self.selection.end}, every={self.selection.every} were wanted; "
+                f"no time is left: start={self.selection.start}, end={self.selection.end}, every={self.selection.every} "
+                "were wanted; "
                 f"{self.origin} spans {times[0]} to {times[-1]}."
             )
         return dataset if chosen.all() else dataset.isel(time=_as_slice(np.flatnonzero(chosen)))
@@ -335,7 +345,9 @@ class _Door:
         if self.selection.start is not None:
             start = _as_time(self.selection.start, "start")
             if start < times[0]:
-                raise SourceError(f"start={self.selection.start} is before {self.origin} begins: it spans {times[0]} to {times[-1]}.")
+                raise SourceError(
+                    f"start={self.selection.start} is before {self.origin} begins: it spans {times[0]} to {times[-1]}."
+                )
             inside &= times >= start
         if self.selection.end is not None:
             end = _as_end(self.selection.end, "end")
@@ -409,7 +421,7 @@ class _Door:
         extra = [dim for dim in array.dims if dim not in CONTRACT.dims]
         if any(array.sizes[dim] > 1 for dim in extra):
             return self._leave(name, f"has dimensions {array.dims}; {extra} are too many")
-        array = array.isel({dim: 0 for dim in extra}, drop=True)
+        array = array.isel(dict.fromkeys(extra, 0), drop=True)
         if found.name in STATIC_VARIABLES and "time" in array.dims:
             self.notes.append(f"{found.name} does not change; its first time is taken")
             array = array.isel(time=0, drop=True)
@@ -437,7 +449,8 @@ class _Door:
         whole = np.rint(values)
         if np.abs(whole - values).max() > 1e-3 or whole.min() < 1:
             raise SourceError(
-                f"{name} in {self.origin} has levels {values.tolist()} hPa; an analysis store labels levels with whole hPa of at least 1. "
+                f"{name} in {self.origin} has levels {values.tolist()} hPa; an analysis store labels levels with whole "
+                "hPa of at least 1. "
                 "Choose others with levels=..."
                 if self.selection.levels is None
                 else f"{name} in {self.origin} has levels {values.tolist()} hPa, which are not whole hPa."
@@ -458,7 +471,9 @@ class _Door:
     def _choose(self, offered: Mapping[str, Sequence[xr.DataArray]]) -> list[str]:
         if self.selection.variables is None:
             if not offered:
-                raise SourceError(f"{self.origin} has no variable that an analysis can hold: {'; '.join(self.left_out) or 'it is empty'}.")
+                raise SourceError(
+                    f"{self.origin} has no variable that an analysis can hold: {'; '.join(self.left_out) or 'it is empty'}."
+                )
             return canonical_order(offered)
         wanted: list[str] = []
         for asked in self.selection.variables:
@@ -496,7 +511,8 @@ class _Door:
         missing = [level for level in wanted if level not in has]
         if missing:
             raise SourceError(
-                f"level {', '.join(str(level) for level in missing)} hPa of {name} is missing: wanted are {wanted}; {self.origin} has "
+                f"level {', '.join(str(level) for level in missing)} hPa of {name} is missing: wanted are {wanted}; "
+                f"{self.origin} has "
                 f"{has}. Choose from these with levels=..."
             )
         return array.isel(level=_as_slice(np.array([has.index(level) for level in wanted])))
@@ -508,7 +524,9 @@ class _Door:
         given = self.selection.units.get(variable.name)
         stated = str(array.attrs.get("units") or "").strip()
         if given is not None:
-            self.notes.append(f"{variable.name} taken to be in {given} as told by units= (the source says {stated or 'nothing'!r})")
+            self.notes.append(
+                f"{variable.name} taken to be in {given} as told by units= (the source says {stated or 'nothing'!r})"
+            )
         units = given or stated
         source_name = array.attrs["source_name"]
         if not units:
@@ -517,12 +535,15 @@ class _Door:
         change = conversion(variable, units)
         if change is None:
             raise SourceError(
-                f"{source_name} in {self.origin} has units {units!r}, which cannot become {variable.units!r} for {variable.name}. If the "
+                f"{source_name} in {self.origin} has units {units!r}, which cannot become {variable.units!r} for "
+                f"{variable.name}. If the "
                 f"file is wrong, say what it means with units.{variable.name}=..."
             )
         original = array.dtype
         if change.changes_values:
-            self.notes.append(f"{variable.name} converted from {units} to {variable.units}: times {change.scale:g} plus {change.offset:g}")
+            self.notes.append(
+                f"{variable.name} converted from {units} to {variable.units}: times {change.scale:g} plus {change.offset:g}"
+            )
             array = array.astype("float64") * change.scale + change.offset
         elif units != variable.units:
             self.notes.append(f"{variable.name}: units {units!r} spelled {variable.units!r}")
@@ -567,7 +588,9 @@ def same_levels(fields: Mapping[str, xr.DataArray], origin: str) -> None:
         listed = "; ".join(f"{name} has {list(values)}" for name, values in levels.items())
         common = sorted(set.intersection(*(set(values) for values in levels.values())))
         advice = f"levels={common}" if common else "levels=... and variables=... that go together"
-        raise SourceError(f"variables of {origin} lie on different levels: {listed}. A store has one level axis: choose with {advice}.")
+        raise SourceError(
+            f"variables of {origin} lie on different levels: {listed}. A store has one level axis: choose with {advice}."
+        )
 
 
 def restricted(selection: Selection, **changes: Any) -> Selection:
@@ -604,9 +627,9 @@ def _find_coordinate(dataset: xr.Dataset, names: Iterable[str], standard_name: s
     for name in names:
         if name in dataset.coords:
             return name
-    for name, coordinate in dataset.coords.items():
+    for other, coordinate in dataset.coords.items():
         if coordinate.attrs.get("standard_name") == standard_name:
-            return str(name)
+            return str(other)
     return None
 
 
@@ -641,8 +664,8 @@ def _as_time(text: str, name: str) -> np.datetime64:
 def _as_end(text: str, name: str) -> np.datetime64:
     """The last moment that `text` names: a date includes its day, a month its month."""
     _as_time(text, name)
-    period = np.datetime64(text.strip().removesuffix("Z"))
-    return np.datetime64(period + 1, "ns") - np.timedelta64(1, "ns")
+    period = np.array(text.strip().removesuffix("Z"), dtype="datetime64")
+    return np.datetime64((period + 1).astype("datetime64[ns]").item(), "ns") - np.timedelta64(1, "ns")
 
 
 _STEP = re.compile(r"(?P<count>\d+)\s*(?P<unit>h|hour|hours|d|day|days|min|m|minutes)")
@@ -652,8 +675,8 @@ def _as_step(text: str) -> np.timedelta64:
     match = _STEP.fullmatch(text.strip().lower())
     if match is None or int(match["count"]) == 0:
         raise SourceError(f"every must be a step such as 6h or 1d; got {text!r}.")
-    unit = {"h": "h", "d": "D", "m": "m"}[match["unit"][0]]
-    return np.timedelta64(int(match["count"]), unit).astype("timedelta64[ns]")
+    minutes = {"h": 60, "d": 1440, "m": 1}[match["unit"][0]]
+    return np.timedelta64(int(match["count"]) * minutes, "m").astype("timedelta64[ns]")
 
 
 def _as_slice(positions: NDArray[np.intp]) -> slice | NDArray[np.intp]:

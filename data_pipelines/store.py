@@ -88,7 +88,8 @@ class AnalysisContract:
             known = VARIABLES[name]
             if units != known.units:
                 raise StoreError(
-                    f"variable {name} has units {units!r}; the store holds it in {known.units!r}. Convert it, or build the store "
+                    f"variable {name} has units {units!r}; the store holds it in {known.units!r}. Convert it, or build "
+                    "the store "
                     f"with {BUILD}, which converts at the door."
                 )
             if known.on_levels != ("level" in dims):
@@ -179,14 +180,16 @@ def write_analysis(path: str | Path, dataset: xr.Dataset) -> None:
             "Create the store with every time that will be written."
         )
     for axis in ("level", "latitude", "longitude"):
-        if axis in dataset.dims and (axis not in group or not np.array_equal(dataset[axis].values, group[axis][:])):
-            raise StoreError(f"{axis} of the data differs from {path}'s: {_ends(dataset[axis].values)}. Bring it to the store's grid.")
+        if axis in dataset.dims and (axis not in group or not np.array_equal(dataset[axis].values, _values(group, axis))):
+            raise StoreError(
+                f"{axis} of the data differs from that of {path}: {_ends(dataset[axis].values)}. Bring it to the store's grid."
+            )
     for name, field in dataset.data_vars.items():
-        if name not in group:
+        if str(name) not in group:
             raise StoreError(f"variable {name} is not in {path}; it holds {_field_names(group)}.")
-        array = group[str(name)]
-        if tuple(field.dims) != array.metadata.dimension_names:
-            raise StoreError(f"variable {name} has dimensions {field.dims}; the store's are {array.metadata.dimension_names}.")
+        array = _array(group, str(name))
+        if tuple(field.dims) != _dims(array):
+            raise StoreError(f"variable {name} has dimensions {field.dims}; the store's are {_dims(array)}.")
         values = np.asarray(field.values, dtype=CONTRACT.dtype)
         for source, target in _runs(position):
             with writing(path):
@@ -262,7 +265,8 @@ def time_step(dataset: xr.Dataset) -> np.timedelta64:
 def steps_per_chunk(path: str | Path) -> int:
     """How many time steps a task must write together, so that no other task writes the same chunk."""
     group = _open_group(path, mode="r")
-    chunks = [group[name].chunks[0] for name in _field_names(group) if "time" in group[name].metadata.dimension_names]
+    arrays = [_array(group, name) for name in _field_names(group)]
+    chunks = [array.chunks[0] for array in arrays if "time" in _dims(array)]
     return math.lcm(*chunks) if chunks else 1
 
 
@@ -416,7 +420,8 @@ def _check_time(time: NDArray[Any], *, gaps_allowed: bool) -> None:
     if odd.any():
         where = int(np.argmax(odd))
         raise StoreError(
-            f"time step is not uniform: {_hours(steps[0])} at first, {_hours(steps[where])} from {time[where]} to {time[where + 1]}. "
+            f"time step is not uniform: {_hours(steps[0])} at first, {_hours(steps[where])} from {time[where]} to "
+            f"{time[where + 1]}. "
             f"Rebuild the store with {BUILD} every=..., or accept gaps there with allow=[gaps]."
         )
 
@@ -486,21 +491,22 @@ def _write_coordinate(group: zarr.Group, name: str, coordinate: xr.DataArray) ->
     array[:] = values
 
 
+_ONE = {"h": np.timedelta64(1, "h"), "s": np.timedelta64(1, "s")}
+
+
 def encode_time(times: NDArray[np.datetime64]) -> tuple[NDArray[np.int64], str]:
     """Times as int64 with pinned units: hours since 1900-01-01, seconds where hours are not whole."""
     elapsed = times.astype("datetime64[ns]") - np.datetime64(CONTRACT.epoch, "ns")
     for unit, name in (("h", "hours"), ("s", "seconds")):
-        size = np.timedelta64(1, unit)
+        size = _ONE[unit]
         if not (elapsed % size).astype("int64").any():
             return (elapsed // size).astype("int64"), f"{name} since {CONTRACT.epoch}"
     raise StoreError(f"time must be whole seconds; got {times[0]}.")
 
 
 def _decode_time(group: zarr.Group) -> NDArray[np.datetime64]:
-    array = group["time"]
-    unit = "h" if str(array.attrs["units"]).startswith("hours") else "s"
-    elapsed = np.asarray(array[:]).astype(f"timedelta64[{unit}]")
-    return (np.datetime64(CONTRACT.epoch, unit) + elapsed).astype("datetime64[ns]")
+    unit = "h" if str(group["time"].attrs["units"]).startswith("hours") else "s"
+    return np.datetime64(CONTRACT.epoch, "ns") + (_values(group, "time") * _ONE[unit]).astype("timedelta64[ns]")
 
 
 def _declare(group: zarr.Group, name: str, field: xr.DataArray, compression: str) -> None:
@@ -533,8 +539,9 @@ def _compressors(compression: str) -> Any:
 
     if compression == "none":
         return None
-    shuffle, level = ("shuffle", 5) if compression == "lz4" else ("bitshuffle", 3)
-    return [BloscCodec(cname=compression, clevel=level, shuffle=shuffle, typesize=4), Crc32cCodec()]
+    if compression == "lz4":
+        return [BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=4), Crc32cCodec()]
+    return [BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=4), Crc32cCodec()]
 
 
 def _open_group(path: str | Path, mode: Any) -> zarr.Group:
@@ -544,6 +551,21 @@ def _open_group(path: str | Path, mode: Any) -> zarr.Group:
             return zarr.open_group(zarr_store(path, read_only=mode == "r"), mode=mode)
     except (OSError, ValueError, KeyError) as error:
         raise StoreError(f"there is no store at {path} ({_first_line(error)}). Make one with create_analysis_store.") from error
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    found = group[name]
+    if not isinstance(found, zarr.Array):
+        raise StoreError(f"{name} is a group inside the store; an analysis store is flat.")
+    return found
+
+
+def _dims(array: zarr.Array[Any]) -> tuple[str | None, ...]:
+    return tuple(getattr(array.metadata, "dimension_names", None) or ())
+
+
+def _values(group: zarr.Group, name: str) -> NDArray[Any]:
+    return np.asarray(_array(group, name)[:])
 
 
 def _field_names(group: zarr.Group) -> list[str]:
@@ -566,9 +588,10 @@ def _unreadable(name: str, field: xr.DataArray, error: Exception) -> str:
         one = field.isel(time=step)
         try:
             np.asarray(one.values)
-        except Exception as found:  # decoders and stores raise every kind of exception
+        except Exception as found:  # noqa: BLE001 - decoders and stores raise every kind of exception
             return (
-                f"{name} at {one['time'].values} cannot be read ({_first_line(found)}): the chunk that holds it is truncated or "
+                f"{name} at {one['time'].values} cannot be read ({_first_line(found)}): the chunk that holds it is "
+                "truncated or "
                 "corrupt. Fetch or build it again."
             )
     return f"{name} could not be read at first ({reason}), then could: the storage is not reliable. Try again."

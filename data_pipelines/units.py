@@ -130,6 +130,7 @@ class Conversion:
 
     @property
     def changes_values(self) -> bool:
+        """Whether numbers change, not just the spelling."""
         return self.scale != 1.0 or self.offset != 0.0
 
 

@@ -126,7 +126,8 @@ _TABLE: tuple[Variable, ...] = (
     # Ocean waves; directions are where the waves come from.
     Variable("significant_height_of_combined_wind_waves_and_swell", "swh", "sea_surface_wave_significant_height", "m",
              _SURFACE, (0.0, 30.0), ("hs", "sea_surface_wave_significant_height")),
-    Variable("significant_height_of_wind_waves", "shww", "sea_surface_wind_wave_significant_height", "m", _SURFACE, (0.0, 30.0)),
+    Variable("significant_height_of_wind_waves", "shww", "sea_surface_wind_wave_significant_height", "m",
+             _SURFACE, (0.0, 30.0)),
     Variable("significant_height_of_total_swell", "shts", "sea_surface_swell_wave_significant_height", "m",
              _SURFACE, (0.0, 30.0)),
     Variable("mean_wave_period", "mwp", "sea_surface_wave_mean_period", "s", _SURFACE, (0.0, 40.0)),

@@ -16,7 +16,7 @@ _STORES = ("era5_msl_2p5deg_6h_20251201-20260208.zarr", "era5_vo850_2p5deg_6h_20
 # Global attributes of whatever is built from the sample.
 SAMPLE_ATTRIBUTES = {
     "title": "ERA5 sample: mean sea level pressure and 850 hPa relative vorticity, global, 2.5 degrees, 6-hourly",
-    "source": "ERA5 (ECMWF, Copernicus Climate Change Service), by way of PyStormTracker-Data (github.com/mwyau/PyStormTracker-Data)",
+    "source": "ERA5 (ECMWF, Copernicus Climate Change Service), from github.com/mwyau/PyStormTracker-Data",
     "license": "CC BY 4.0. Contains modified Copernicus Climate Change Service information 2025-2026",
     "institution": "European Centre for Medium-Range Weather Forecasts",
 }
@@ -33,7 +33,9 @@ def sample_sources() -> list[Path]:
     paths = [_FOLDER / name for name in _STORES]
     for path in paths:
         if not (path / ".zgroup").exists():
-            raise FileNotFoundError(f"the ERA5 sample is incomplete: {path} is missing. Install skysolve again, or clone the repository.")
+            raise FileNotFoundError(
+                f"the ERA5 sample is incomplete: {path} is missing. Install skysolve again, or clone the repository."
+            )
     return paths
 
 

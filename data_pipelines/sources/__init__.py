@@ -88,7 +88,8 @@ def _refuse_missing(selection: Selection, held: set[str], missing: dict[str, lis
             if len(reasons) == 1:
                 raise SourceError(reasons[0])
             raise SourceError(
-                f"variable {name} is missing: wanted were {list(selection.variables or ())}; {', '.join(str(s) for s in sources)} "
+                f"variable {name} is missing: wanted were {list(selection.variables or ())}; "
+                f"{', '.join(str(s) for s in sources)} "
                 f"hold {sorted(held)}. Choose from these with variables=..., or add a source that has it."
             )
 

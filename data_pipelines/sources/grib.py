@@ -100,7 +100,8 @@ def _refuse_truncated(path: Path) -> None:
             file.seek(end - 4)
             if end > size or file.read(4) != b"7777":
                 raise SourceError(
-                    f"{path} is truncated or damaged: the GRIB message at byte {position} should end at byte {end}, the file has "
+                    f"{path} is truncated or damaged: the GRIB message at byte {position} should end at byte {end}, the "
+                    "file has "
                     f"{size}. Download or copy it again."
                 )
             position = end

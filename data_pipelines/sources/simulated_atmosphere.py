@@ -12,7 +12,7 @@ from the last finished month.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +76,8 @@ class SimulationConfig:
             raise ValueError(f"months must be at least 1; got {self.months}.")
         if self.longitudes % 2 or self.latitudes < 8:
             raise ValueError(
-                f"the grid needs an even number of longitudes and at least 8 latitudes; got {self.latitudes} x {self.longitudes}."
+                f"the grid needs an even number of longitudes and at least 8 latitudes; got {self.latitudes} x "
+                f"{self.longitudes}."
             )
         if not self.levels and set(self.variables) & set(LEVEL_VARIABLES):
             raise ValueError("levels is empty, but a variable on pressure levels was asked for; name levels in hPa.")
@@ -99,7 +100,7 @@ def simulate(folder: Path, config: SimulationConfig) -> Iterator[Path]:
     model = _Model(config, folder / f"simulated_{config.seed:02d}.checkpoint", months_done=done)
     for path in files[done:]:
         month = model.next_month()
-        encoding: dict[str, Any] = {name: {"zlib": True, "complevel": 1, "shuffle": True} for name in month.data_vars}
+        encoding: dict[str, Any] = {str(name): {"zlib": True, "complevel": 1, "shuffle": True} for name in month.data_vars}
         partial = path.with_suffix(".partial")
         month.to_netcdf(partial, encoding=encoding)
         model.save()
@@ -207,7 +208,9 @@ class _Model:
             elif name == "mean_sea_level_pressure":
                 surface_geopotential = self._orography() * GRAVITY
                 values = self.regrid(
-                    reduce_to_sea_level(surface_pressure, native["temperature"].values[:, np.argmax(sigma)], surface_geopotential)
+                    reduce_to_sea_level(
+                        surface_pressure, native["temperature"].values[:, np.argmax(sigma)], surface_geopotential
+                    )
                 )
             elif name == "surface_pressure":
                 values = self.regrid(surface_pressure)

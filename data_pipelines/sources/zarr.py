@@ -33,7 +33,8 @@ def open_zarr_source(location: str | Path, selection: Selection) -> Piece:
     except Exception as error:  # object stores raise classes of their own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise SourceError(
-            f"{location} cannot be opened as a Zarr store ({type(error).__name__}: {reason}). Check the path or URL, and for a private "
+            f"{location} cannot be opened as a Zarr store ({type(error).__name__}: {reason}). Check the path or URL, "
+            "and for a private "
             "bucket the credentials in the environment."
         ) from error
     return Piece(str(location), standardise(raw, selection, origin=str(location)))
