@@ -1,0 +1,1 @@
+"""Layers that know they lie on a sphere."""

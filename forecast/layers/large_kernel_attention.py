@@ -1,0 +1,64 @@
+"""Large-kernel attention: depthwise filters that see far, and a product with what they look at.
+
+The decomposition of a large filter into a small one, a dilated one and a 1x1 is that of the Visual Attention
+Network (Guo et al., 2022, arXiv 2202.09741); the gated form is ConvFormer's (Wu et al., 2024, arXiv 2401.05633). Batch normalisation
+is replaced by layer normalisation over channels, which does not depend on the other samples in a
+roll-out, and padding follows the sphere.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from forecast.layers.depthwise import SphericalDepthwiseConv2d
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of every grid point."""
+
+    def forward(self, x: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, "batch channel lat lon"]:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class LargeKernel(nn.Sequential):
+    """5x5 depthwise, 7x7 depthwise dilated by 3, 1x1: a reach of 11 cells to each side (2202.09741, section 3.1)."""
+
+    def __init__(self, channels: int, *, has_poles: bool, split_dilation: bool = True) -> None:
+        super().__init__(
+            SphericalDepthwiseConv2d(channels, 5, has_poles=has_poles),
+            SphericalDepthwiseConv2d(channels, 7, dilation=3, has_poles=has_poles, split_dilation=split_dilation),
+            nn.Conv2d(channels, channels, 1),
+        )
+
+
+class LargeKernelAttention(nn.Module):
+    """1x1, GELU, product with its own large-kernel response, 1x1 (VAN's attention without the shortcut)."""
+
+    def __init__(self, channels: int, *, has_poles: bool, split_dilation: bool = True) -> None:
+        super().__init__()
+        self.project_in = nn.Conv2d(channels, channels, 1)
+        self.large_kernel = LargeKernel(channels, has_poles=has_poles, split_dilation=split_dilation)
+        self.project_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, "batch channel lat lon"]:
+        values = F.gelu(self.project_in(x))
+        return self.project_out(values * self.large_kernel(values))
+
+
+class GatedLargeKernelAttention(nn.Module):
+    """The gate and the gated values have 1x1 projections of their own (ConvFormer's form)."""
+
+    def __init__(self, channels: int, *, has_poles: bool, split_dilation: bool = True) -> None:
+        super().__init__()
+        self.project_in = nn.Conv2d(channels, 2 * channels, 1)
+        self.large_kernel = LargeKernel(channels, has_poles=has_poles, split_dilation=split_dilation)
+        self.project_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, "batch channel lat lon"]:
+        gate, values = self.project_in(x).chunk(2, dim=1)
+        return self.project_out(self.large_kernel(F.gelu(gate)) * values)
+
+
+ATTENTIONS = {"lka": LargeKernelAttention, "gated": GatedLargeKernelAttention}

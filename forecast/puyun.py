@@ -1,0 +1,274 @@
+"""The LKA-FCN cascade network: large-kernel attention at one resolution, from two states to the next one.
+
+After PuYun (Zhu et al., 2024, arXiv 2409.02123), as far as it is public: two input frames, a convolutional patch
+embedding, blocks of large-kernel attention at one resolution, a time embedding of the previous, the current
+and the next time, and one network per range of lead times. Widths, depths and kernels are not public; ours are
+stated below. Three departures: the clock is embedded with its 2 pi, the network learns the tendency in
+units of its own standard deviation, and it knows the lead time of its input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
+
+from data_pipelines.area import cell_area_weights
+from data_pipelines.forcings import forcing_fields
+from data_pipelines.variables import VARIABLES, Channel
+from forecast.layers.large_kernel_attention import ATTENTIONS, ChannelNorm
+from forecast.layers.patches import PatchEmbedding, PatchUnembedding, check_patch
+from forecast.layers.time_embedding import TimeEmbedding, feature_count, time_features
+from forecast.requirements import Requirements
+
+# VAN starts its branches nearly closed (layer scale 1e-2, arXiv 2202.09741): the product is unbounded.
+LAYER_SCALE = 1e-2
+
+
+@dataclass
+class PuYunConfig:
+    """Size and form of the network.
+
+    Parameters
+    ----------
+    width
+        Channels of the latent field.
+    depth
+        Blocks in each stage; the outputs of all stages are concatenated before the head.
+    patch
+        Cells per latent cell and direction.
+    attention
+        "lka" (Visual Attention Network) or "gated" (ConvFormer).
+    expansion
+        Width of the point-wise dense layers relative to `width`.
+    dropout
+        Share of latent channels dropped in training.
+    gradient_checkpointing
+        Recompute blocks in the backward pass instead of keeping their activations.
+    split_dilation
+        Run dilated depthwise filters as plain ones on phase images (the same numbers).
+    """
+
+    width: int = 64
+    depth: tuple[int, ...] = (2, 2)
+    patch: int = 1
+    attention: str = "gated"
+    expansion: int = 3
+    dropout: float = 0.0
+    gradient_checkpointing: bool = False
+    split_dilation: bool = True
+
+    def __post_init__(self) -> None:
+        self.depth = tuple(self.depth)
+        if self.attention not in ATTENTIONS:
+            raise ValueError(f"attention must be one of {sorted(ATTENTIONS)}; got {self.attention!r}.")
+        for name, value in {"width": self.width, "patch": self.patch, "expansion": self.expansion}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}.")
+        if not self.depth or min(self.depth) < 1:
+            raise ValueError(f"depth must hold at least one stage of at least one block; got {self.depth}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1); got {self.dropout}.")
+
+
+class Block(nn.Module):
+    """Large-kernel attention and a point-wise dense layer, each normalised, conditioned on time and nearly closed at first."""
+
+    def __init__(self, config: PuYunConfig, has_poles: bool) -> None:
+        super().__init__()
+        width = config.width
+        self.norm_attention = ChannelNorm(width)
+        self.attention = ATTENTIONS[config.attention](width, has_poles=has_poles, split_dilation=config.split_dilation)
+        self.norm_dense = ChannelNorm(width)
+        self.dense = nn.Sequential(
+            nn.Conv2d(width, config.expansion * width, 1),
+            nn.GELU(),
+            nn.Dropout2d(config.dropout),
+            nn.Conv2d(config.expansion * width, width, 1),
+        )
+        self.time = nn.Linear(width, 2 * width)
+        nn.init.zeros_(self.time.weight)
+        nn.init.zeros_(self.time.bias)
+        self.scale_attention = nn.Parameter(torch.full((width, 1, 1), LAYER_SCALE))
+        self.scale_dense = nn.Parameter(torch.full((width, 1, 1), LAYER_SCALE))
+
+    def forward(
+        self, x: Float[Tensor, "batch width lat lon"], time: Float[Tensor, "batch width"]
+    ) -> Float[Tensor, "batch width lat lon"]:
+        gain, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
+        x = x + self.scale_attention * self.attention(self.norm_attention(x))
+        return x + self.scale_dense * self.dense(self.norm_dense(x) * (1 + gain) + shift)
+
+
+class PuYun(nn.Module):
+    """Forecaster from `requirements.history` states to the next one, in physical units on both sides.
+
+    Sizes that ship as configs, with their parameters (a test counts them):
+
+    =====================  ==========  =======  ========  =====  ===========
+    config                 grid        fields   width     patch  parameters
+    =====================  ==========  =======  ========  =====  ===========
+    puyun_tiny             73 x 144    2        see YAML
+    puyun_1p5deg           121 x 240   69
+    puyun_0p25deg          721 x 1440  69
+    =====================  ==========  =======  ========  =====  ===========
+
+    Parameters
+    ----------
+    config
+        Size and form.
+    requirements
+        Channels, grid, history, forcings.
+    statistics
+        `data_pipelines.statistics.compute_statistics` of the training span. Without it the normalisation is
+        the identity until a state dict is loaded.
+    """
+
+    def __init__(self, config: PuYunConfig, requirements: Requirements, statistics: xr.Dataset | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.requirements = requirements
+        rows, columns = requirements.grid_shape
+        has_poles = requirements.has_poles
+        check_patch(rows, columns, config.patch, has_poles)
+        channels = len(requirements.channels)
+
+        self._register_normalisation(statistics)
+        latitude = torch.deg2rad(torch.tensor(requirements.latitude, dtype=torch.float32)).view(1, -1, 1)
+        self.register_buffer(
+            "position", torch.cat([latitude.sin(), latitude.cos()]).expand(2, rows, columns).clone(), persistent=False
+        )
+        odd = [-1.0 if VARIABLES[Channel.parse(name).variable].odd_across_pole else 1.0 for name in requirements.channels]
+        self.register_buffer("odd_input", self._input_signs(torch.tensor(odd)), persistent=False)
+
+        inputs = channels * (requirements.history + 2) + len(requirements.forcings) + 2
+        self.embedding = PatchEmbedding(inputs, config.width, config.patch, has_poles=has_poles)
+        self.time_embedding = TimeEmbedding(feature_count(requirements.history + 1), config.width)
+        self.stages = nn.ModuleList(nn.ModuleList(Block(config, has_poles) for _ in range(blocks)) for blocks in config.depth)
+        self.head = PatchUnembedding(config.width * len(config.depth), channels, config.patch, has_poles=has_poles)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], requirements: Requirements) -> PuYun:
+        """The network of a checkpoint's JSON, without its weights."""
+        return cls(PuYunConfig(**config), requirements)
+
+    def to_config(self) -> dict[str, Any]:
+        """What `from_config` needs."""
+        return asdict(self.config)
+
+    def load_weights_of(self, other: PuYun) -> None:
+        """Take over the trained parameters of a network of the same form, and keep this one's own statistics."""
+        own = {name: tuple(value.shape) for name, value in self.named_parameters()}
+        theirs = {name: tuple(value.shape) for name, value in other.named_parameters()}
+        if own != theirs:
+            differing = sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
+            raise ValueError(
+                f"the initial checkpoint has another form than the model: {len(differing)} parameters differ, {differing[0]} first "
+                f"({theirs.get(differing[0])} there, {own.get(differing[0])} here). Give the model the checkpoint's settings: {other.to_config()}."
+            )
+        self.load_state_dict(dict(other.named_parameters()), strict=False)
+
+    def _register_normalisation(self, statistics: xr.Dataset | None) -> None:
+        shape = (len(self.requirements.channels), *self.requirements.grid_shape)
+        if statistics is None:
+            values = {
+                "mean": np.zeros(shape[0]), "deviation": np.ones(shape[0]), "tendency": np.ones(shape[0]),
+                "mean_field": np.zeros(shape), "deviation_field": np.ones(shape),
+            }  # fmt: skip
+        else:
+            chosen = statistics.sel(channel=list(self.requirements.channels))
+            values = {
+                "mean": chosen["mean"].values,
+                "deviation": chosen["standard_deviation"].values,
+                "tendency": chosen["tendency_standard_deviation"].values,
+                "mean_field": chosen["mean_field"].values,
+                "deviation_field": chosen["standard_deviation_field"].values,
+            }
+        for name in ("mean", "deviation", "tendency"):
+            self.register_buffer(name, torch.tensor(values[name], dtype=torch.float32).view(-1, 1, 1))
+        for name in ("mean_field", "deviation_field"):
+            self.register_buffer(name, torch.tensor(values[name], dtype=torch.float32))
+
+    def _input_signs(self, odd: Float[Tensor, " channel"]) -> Float[Tensor, " input"]:
+        """Which of the network's inputs change sign across the pole: frames and mean fields of vector components."""
+        even = torch.ones_like(odd)
+        fields = [odd] * self.requirements.history + [odd, even]
+        return torch.cat([*fields, torch.ones(len(self.requirements.forcings) + 2)])
+
+    def inputs_at(
+        self, time: np.ndarray, lead_hours: np.ndarray, device: torch.device | str = "cpu"
+    ) -> tuple[Float[Tensor, "batch forcing lat lon"], Float[Tensor, "batch feature"]]:
+        """Forcings at the target time, and features of the times.
+
+        Parameters
+        ----------
+        time
+            Valid time of the last input frame, datetime64, shape (batch,).
+        lead_hours
+            Its lead time [h], shape (batch,).
+        """
+        need = self.requirements
+        target = time + need.step
+        forcings = forcing_fields(need.forcings, target, np.asarray(need.latitude), np.asarray(need.longitude))
+        frames = [time - back * need.step for back in range(need.history - 1, -1, -1)]
+        features = time_features([*frames, target], lead_hours)
+        return torch.from_numpy(forcings).to(device), torch.from_numpy(features).to(device)
+
+    def forward(
+        self,
+        frames: Float[Tensor, "batch history channel lat lon"],
+        forcings: Float[Tensor, "batch forcing lat lon"],
+        features: Float[Tensor, "batch feature"],
+    ) -> Float[Tensor, "batch channel lat lon"]:
+        """The state one step after the last of `frames`, in the same physical units."""
+        return frames[:, -1] + self.tendency * self.normalised_tendency(frames, forcings, features).float()
+
+    def normalised_tendency(
+        self,
+        frames: Float[Tensor, "batch history channel lat lon"],
+        forcings: Float[Tensor, "batch forcing lat lon"],
+        features: Float[Tensor, "batch feature"],
+    ) -> Float[Tensor, "batch channel lat lon"]:
+        """Change over one step in units of its standard deviation."""
+        x = self._normalised_input(frames, forcings).contiguous(memory_format=torch.channels_last)
+        x = self.embedding(x, self.odd_input)
+        time = self.time_embedding(features)
+        outputs = []
+        for stage in self.stages:
+            for block in stage:
+                x = recompute(block, x, time, use_reentrant=False) if self._recomputes() else block(x, time)
+            outputs.append(x)
+        return self.head(torch.cat(outputs, dim=1))
+
+    def _recomputes(self) -> bool:
+        return self.config.gradient_checkpointing and self.training and torch.is_grad_enabled()
+
+    def _normalised_input(
+        self, frames: Float[Tensor, "batch history channel lat lon"], forcings: Float[Tensor, "batch forcing lat lon"]
+    ) -> Float[Tensor, "batch input lat lon"]:
+        batch = frames.shape[0]
+        anomalies = (frames - self.mean_field) / self.deviation
+        climate = torch.cat(
+            [(self.mean_field - self.mean) / self.deviation, self.deviation_field / self.deviation, self.position]
+        )
+        climate = climate.expand(batch, *climate.shape)
+        split = 2 * len(self.requirements.channels)
+        return torch.cat([anomalies.flatten(1, 2), climate[:, :split], forcings, climate[:, split:]], dim=1)
+
+    def parameter_count(self) -> int:
+        """Trainable numbers."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def latitude_weights(requirements: Requirements) -> Float[Tensor, "lat one"]:
+    """Cell areas by row with mean 1, for losses."""
+    return torch.from_numpy(cell_area_weights(np.asarray(requirements.latitude))).float().view(-1, 1)

@@ -1,0 +1,125 @@
+"""What a model needs from the data that is fed to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from data_pipelines.variables import Channel
+
+# WeatherBench 2 matches grids to a thousandth of a degree (scripts/evaluate.py); so do we.
+GRID_TOLERANCE = 1e-3  # degrees
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """Variables, grid, history and forcings that a model was built for.
+
+    Parameters
+    ----------
+    channels
+        Names of the two-dimensional fields in the model's order, e.g. ``"vorticity_850"``.
+    latitude, longitude
+        Coordinates of the grid [degrees], latitude from north to south.
+    history
+        Number of past states in the input, the current one included.
+    step_hours
+        Time between two states, in the input and from input to output [h].
+    forcings
+        Names of the computed fields (`data_pipelines.forcings.FORCINGS`) at the target time.
+    """
+
+    channels: tuple[str, ...]
+    latitude: tuple[float, ...]
+    longitude: tuple[float, ...]
+    history: int = 2
+    step_hours: int = 6
+    forcings: tuple[str, ...] = ("cos_zenith",)
+
+    def __post_init__(self) -> None:
+        if not self.channels:
+            raise ValueError("channels is empty: a model needs at least one, e.g. ('mean_sea_level_pressure',).")
+        if self.history < 1:
+            raise ValueError(f"history must be at least 1 (the current state); got {self.history}.")
+        if self.step_hours < 1:
+            raise ValueError(f"step_hours must be at least 1; got {self.step_hours}.")
+        if not np.all(np.diff(self.latitude) < 0):
+            raise ValueError(
+                "latitude must run from north to south; it does not. Open the store with open_analysis, which sorts it."
+            )
+        if not np.all(np.diff(self.longitude) > 0):
+            raise ValueError("longitude must increase from west to east; it does not.")
+
+    @classmethod
+    def of(
+        cls, analysis: xr.Dataset, channels: Sequence[str], *, history: int = 2, forcings: Sequence[str] = ()
+    ) -> Requirements:
+        """Requirements of a model trained on `analysis`: its grid and its time step."""
+        steps = np.unique(np.diff(analysis["time"].values))
+        if len(steps) != 1:
+            raise ValueError(
+                f"analysis must have one time step; it has {len(steps)} different ones. Choose a span without gaps."
+            )
+        return cls(
+            channels=tuple(channels),
+            latitude=tuple(float(value) for value in analysis["latitude"].values),
+            longitude=tuple(float(value) for value in analysis["longitude"].values),
+            history=history,
+            step_hours=int(steps[0] / np.timedelta64(1, "h")),
+            forcings=tuple(forcings),
+        )
+
+    @property
+    def step(self) -> np.timedelta64:
+        return np.timedelta64(self.step_hours, "h")
+
+    @property
+    def grid_shape(self) -> tuple[int, int]:
+        return len(self.latitude), len(self.longitude)
+
+    @property
+    def has_poles(self) -> bool:
+        """Whether the first and the last row are the poles themselves."""
+        return abs(self.latitude[0] - 90.0) < GRID_TOLERANCE and abs(self.latitude[-1] + 90.0) < GRID_TOLERANCE
+
+    def check(self, analysis: xr.Dataset) -> None:
+        """Raise ValueError that tells what `analysis` lacks for this model, if anything."""
+        for text in self.channels:
+            channel = Channel.parse(text)
+            if channel.variable not in analysis:
+                raise ValueError(
+                    f"variable {channel.variable} is missing: the model needs {list(self.channels)}; the store has "
+                    f"{sorted(map(str, analysis.data_vars))}. Rebuild it with variables=..."
+                )
+            if channel.level is not None:
+                levels = [int(level) for level in np.atleast_1d(analysis["level"].values)] if "level" in analysis.coords else []
+                if channel.level not in levels:
+                    raise ValueError(
+                        f"level {channel.level} hPa is missing for {channel.variable}: the model needs {list(self.channels)}; "
+                        f"the store has levels {levels}. Rebuild it with levels=..."
+                    )
+        self._check_axis("latitude", self.latitude, analysis)
+        self._check_axis("longitude", self.longitude, analysis)
+        times = analysis["time"].values
+        if len(times) > 1 and times[1] - times[0] != self.step:
+            have = (times[1] - times[0]) / np.timedelta64(1, "h")
+            raise ValueError(
+                f"time step differs: the model steps {self.step_hours} h; the store has {have:g} h. Rebuild it with the model's step."
+            )
+
+    @staticmethod
+    def _check_axis(name: str, wanted: tuple[float, ...], analysis: xr.Dataset) -> None:
+        have = np.asarray(analysis[name].values, dtype=float)
+        if len(have) == len(wanted) and np.allclose(have, wanted, atol=GRID_TOLERANCE, rtol=0):
+            return
+        raise ValueError(
+            f"{name} differs: the model was trained on {_describe(np.asarray(wanted))}; the store has {_describe(have)}. "
+            "Regrid it with data_pipelines.build_store grid=..., or use a checkpoint for this grid."
+        )
+
+
+def _describe(axis: np.ndarray) -> str:
+    return f"{len(axis)} points from {axis[0]:g} to {axis[-1]:g} degrees"

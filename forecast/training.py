@@ -1,0 +1,432 @@
+"""Training of one stage of a cascade: one step ahead first, then on the states that the stage makes itself.
+
+One loop does both. Every batch is drawn from a `ReplayBuffer`; with `lead_until_hours` equal to one step all of it is
+analyses (one-step training), with more it holds forecasts under way. A later stage starts from states that the
+stages before it produced (`earlier_stages`), so that it is trained on what it will be given.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from data_pipelines.reader import StateReader
+from data_pipelines.statistics import compute_statistics
+from data_pipelines.store import data_hash, open_analysis
+from forecast.checkpoint import load_checkpoint, save_checkpoint
+from forecast.losses import WeightedError, channel_weights
+from forecast.puyun import PuYun, PuYunConfig
+from forecast.replay import Draw, ReplayBuffer
+from forecast.requirements import Requirements
+from forecast.rollout import choose_device
+from forecast.training_curves import draw_training_curves
+
+
+@dataclass
+class SourceConfig:
+    """One analysis store to learn from.
+
+    Parameters
+    ----------
+    store
+        Path or URL.
+    start, end
+        First and last day of training (inclusive); empty for the whole store.
+    share
+        How much of every draw comes from it, relative to the other sources.
+    match_statistics
+        Shift and scale its fields to the mean field and standard deviation of the first source. For simulated
+        data beside observed ones.
+    """
+
+    store: str = ""
+    start: str = ""
+    end: str = ""
+    share: float = 1.0
+    match_statistics: bool = False
+
+    def __post_init__(self) -> None:
+        if self.share <= 0:
+            raise ValueError(f"share must be positive; got {self.share}. Leave the source out instead.")
+
+    @property
+    def span(self) -> tuple[str, str] | None:
+        return (self.start, self.end) if self.start or self.end else None
+
+
+@dataclass
+class TrainingConfig:
+    """One stage's training.
+
+    Parameters
+    ----------
+    out
+        Folder for the checkpoint, the log (`log.jsonl`) and the curves (`curves.png`).
+    sources
+        Stores to learn from; the first one gives the grid and the statistics, and its span is the training span.
+    channels
+        Fields of the state.
+    initial
+        Checkpoint to start from; empty for random weights.
+    earlier_stages
+        Checkpoints of the stages before this one, first to last.
+    earlier_until_hours
+        Lead time at which each of them hands over [h].
+    lead_until_hours
+        Last lead time that this stage is trained to reach [h].
+    validation_start, validation_end
+        Valid times of validation (never trained on); empty for none.
+    validation_leads
+        Lead times scored [h].
+    steps, batch_size, replay_buffer, fresh_share, unroll
+        Optimiser steps; forecasts per step; forecasts in the pool; share of fresh ones; steps with one gradient.
+    learning_rate, warm_up, final_learning_rate, weight_decay, clip, ema
+        AdamW with a linear warm-up over `warm_up` steps, then a cosine to `final_learning_rate` (a share of
+        `learning_rate`); gradient norm; decay of the averaged weights.
+    penalty, variable_weights, weight_by_level
+        See `forecast.losses`.
+    balance_lead_times
+        Divide the error at each lead time by its running mean, so that far leads do not drown near ones.
+    noise
+        Standard deviation of noise added to analyses, in standard deviations of the tendency.
+    precision
+        "bf16" or "fp32".
+    """
+
+    out: str = "outputs/training"
+    sources: list[SourceConfig] = field(default_factory=list)
+    channels: list[str] = field(default_factory=lambda: ["mean_sea_level_pressure", "vorticity_850"])
+    forcings: list[str] = field(default_factory=lambda: ["cos_zenith"])
+    history: int = 2
+    model: PuYunConfig = field(default_factory=PuYunConfig)
+    initial: str = ""
+    earlier_stages: list[str] = field(default_factory=list)
+    earlier_until_hours: list[int] = field(default_factory=list)
+    lead_until_hours: int = 6
+    validation_start: str = ""
+    validation_end: str = ""
+    validation_leads: list[int] = field(default_factory=lambda: [6, 24, 48, 72, 120])
+    validate_every: int = 500
+    steps: int = 2000
+    batch_size: int = 4
+    replay_buffer: int = 256
+    fresh_share: float = 0.3
+    unroll: int = 1
+    learning_rate: float = 1e-3
+    warm_up: int = 200
+    final_learning_rate: float = 0.02
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    ema: float = 0.999
+    penalty: str = "l2"
+    variable_weights: dict[str, float] = field(default_factory=dict)
+    weight_by_level: bool = False
+    balance_lead_times: bool = True
+    noise: float = 0.0
+    precision: str = "bf16"
+    device: str = "auto"
+    threads: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "replay_buffer", "unroll", "validate_every", "lead_until_hours"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        if self.precision not in ("bf16", "fp32"):
+            raise ValueError(f"precision must be bf16 or fp32; got {self.precision!r}.")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must lie in [0, 1); got {self.ema}.")
+        if len(self.earlier_stages) != len(self.earlier_until_hours):
+            raise ValueError(
+                f"earlier_until_hours must name one hand-over for each of earlier_stages; got {len(self.earlier_until_hours)} "
+                f"for {len(self.earlier_stages)}."
+            )
+
+
+class Source:
+    """States of one store, by position, brought to the statistics of the first store if wanted."""
+
+    def __init__(self, config: SourceConfig, channels: Sequence[str]) -> None:
+        self.config = config
+        analysis = open_analysis(config.store)
+        self.analysis = analysis.sel(time=slice(config.start or None, config.end or None))
+        if self.analysis.sizes["time"] < 3:
+            raise ValueError(f"span {config.start}..{config.end} holds {self.analysis.sizes['time']} states of {config.store}; at least 3 are needed.")
+        self.times = self.analysis["time"].values
+        self.reader = StateReader(self.analysis, channels)
+        self.shift: Tensor | float = 0.0
+        self.scale: Tensor | float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def match(self, own: xr.Dataset, wanted: xr.Dataset) -> None:
+        """Map this store's mean field and standard deviation onto those of `wanted`."""
+        scale = (wanted["standard_deviation_field"].pipe(_root_mean_square) / own["standard_deviation_field"].pipe(_root_mean_square)).values
+        self.scale = torch.tensor(scale, dtype=torch.float32).view(-1, 1, 1)
+        self.shift = torch.tensor(wanted["mean_field"].values) - self.scale * torch.tensor(own["mean_field"].values)
+        self.shift = self.shift.float()
+
+    def states(self, index: Sequence[int]) -> Float[Tensor, "state channel lat lon"]:
+        """States at these positions, raw or matched."""
+        return self.reader.read(index) * self.scale + self.shift
+
+
+def _root_mean_square(field: xr.DataArray) -> xr.DataArray:
+    return np.sqrt((field**2).mean(["latitude", "longitude"]))
+
+
+class LeadBalance:
+    """Running mean error at each lead time."""
+
+    def __init__(self, leads: int, rate: float = 0.02) -> None:
+        self.mean = torch.ones(leads)
+        self.seen = torch.zeros(leads, dtype=torch.bool)
+        self.rate = rate
+
+    def weights(self, lead: np.ndarray) -> Float[Tensor, " batch"]:
+        return 1.0 / self.mean[lead]
+
+    def update(self, lead: np.ndarray, error: Float[Tensor, " batch"]) -> None:
+        for position, value in zip(lead, error.detach().float().cpu(), strict=True):
+            rate = self.rate if self.seen[position] else 1.0
+            self.mean[position] += rate * (value - self.mean[position])
+            self.seen[position] = True
+
+
+class Trainer:
+    """Everything that training one stage needs, built once from its configuration."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        if not config.sources:
+            raise ValueError("sources is empty: name at least one analysis store to learn from.")
+        self.config = config
+        self.out = Path(config.out)
+        if (self.out / "checkpoint").exists():
+            raise FileExistsError(f"out {self.out} already holds a checkpoint; choose another folder, or delete it.")
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        torch.manual_seed(config.seed)
+        self.rng = np.random.default_rng(config.seed)
+        self.device = choose_device(config.device)
+        self.sources = [Source(source, config.channels) for source in config.sources]
+        first = self.sources[0].analysis
+        self.requirements = Requirements.of(first, config.channels, history=config.history, forcings=config.forcings)
+        self.model = self._build_model(first).to(self.device)
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.earlier = [load_checkpoint(Path(path), self.device) for path in config.earlier_stages]
+        self.first_lead = config.earlier_until_hours[-1] // self.requirements.step_hours if config.earlier_until_hours else 0
+        self.last_lead = config.lead_until_hours // self.requirements.step_hours
+        if self.last_lead <= self.first_lead:
+            raise ValueError(
+                f"lead_until_hours must lie beyond the earlier stages' {self.first_lead * self.requirements.step_hours} h; got {config.lead_until_hours}."
+            )
+        weights = channel_weights(config.channels, config.variable_weights, config.weight_by_level)
+        self.error = WeightedError(config.penalty, self.requirements.latitude, weights).to(self.device)
+        self.balance = LeadBalance(self.last_lead + 1)
+        self.optimiser = torch.optim.AdamW(_parameter_groups(self.model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self._learning_rate)
+        self.buffer = ReplayBuffer(config.replay_buffer, self._start, self._can_advance, self.rng, config.fresh_share)
+        self.step = 0
+        self.waited = 0.0
+
+    def _build_model(self, analysis: xr.Dataset) -> PuYun:
+        statistics = compute_statistics(analysis)
+        for source in self.sources[1:]:
+            if source.config.match_statistics:
+                source.match(compute_statistics(source.analysis), statistics)
+        model = PuYun(self.config.model, self.requirements, statistics)
+        if self.config.initial:
+            model.load_weights_of(load_checkpoint(Path(self.config.initial), "cpu"))
+        return model
+
+    def _learning_rate(self, step: int) -> float:
+        if step < self.config.warm_up:
+            return (step + 1) / self.config.warm_up
+        progress = (step - self.config.warm_up) / max(1, self.config.steps - self.config.warm_up)
+        floor = self.config.final_learning_rate
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    # Forecasts under way
+
+    def _start(self, rng: np.random.Generator) -> tuple[Tensor, int, int, int]:
+        """A fresh forecast: an analysis, or what the earlier stages made of one."""
+        shares = np.array([source.config.share for source in self.sources])
+        number = int(rng.choice(len(self.sources), p=shares / shares.sum()))
+        source, history = self.sources[number], self.config.history
+        index = int(rng.integers(history - 1, len(source) - self.first_lead - 1))
+        frames = source.states(range(index - history + 1, index + 1))
+        if self.config.noise:
+            noise = torch.from_numpy(rng.standard_normal(frames.shape, dtype=np.float32))
+            frames = frames + self.config.noise * self.model.tendency.cpu() * noise
+        lead = 0
+        for stage, until in zip(self.earlier, self.config.earlier_until_hours, strict=True):
+            while lead < until // self.requirements.step_hours:
+                frames = self._advance(stage, frames[None], [source], np.array([index]), np.array([lead]))[0]
+                index, lead = index + 1, lead + 1
+        return frames, number, index, lead
+
+    def _can_advance(self, source: int, index: int, lead: int) -> bool:
+        return lead + self.config.unroll <= self.last_lead and index + self.config.unroll < len(self.sources[source])
+
+    @torch.no_grad()
+    def _advance(self, model: PuYun, frames: Tensor, sources: Sequence[Source], index: np.ndarray, lead: np.ndarray) -> Tensor:
+        times = np.array([source.times[position] for source, position in zip(sources, index, strict=True)])
+        forcings, features = model.inputs_at(times, lead * self.requirements.step_hours, self.device)
+        frames = frames.to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            following = model(frames, forcings, features)
+        return torch.cat([frames[:, 1:], following[:, None]], dim=1).cpu()
+
+    # Learning
+
+    def _truth(self, draw: Draw, ahead: int) -> Float[Tensor, "batch channel lat lon"]:
+        return torch.cat([self.sources[source].states([index + ahead]) for source, index in zip(draw.source, draw.index, strict=True)])
+
+    def train_step(self) -> dict[str, float]:
+        """Draw, predict, learn, put back; returns what the log holds."""
+        started = time.perf_counter()
+        draw = self.buffer.draw(self.config.batch_size)
+        truths = [self._truth(draw, ahead + 1).to(self.device) for ahead in range(self.config.unroll)]
+        self.waited += time.perf_counter() - started
+        self.model.train()
+        frames = draw.frames.to(self.device)
+        total = torch.zeros((), device=self.device)
+        for ahead, truth in enumerate(truths):
+            lead = draw.lead + ahead
+            times = np.array([self.sources[s].times[i + ahead] for s, i in zip(draw.source, draw.index, strict=True)])
+            forcings, features = self.model.inputs_at(times, lead * self.requirements.step_hours, self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                tendency = self.model.normalised_tendency(frames, forcings, features).float()
+            error = self.error(tendency - (truth - frames[:, -1]) / self.model.tendency)
+            self.balance.update(lead, error)
+            weights = self.balance.weights(lead).to(self.device) if self.config.balance_lead_times else 1.0
+            total = total + (error * weights).mean() / len(truths)
+            frames = torch.cat([frames[:, 1:], (frames[:, -1] + self.model.tendency * tendency)[:, None]], dim=1)
+        if not torch.isfinite(total):
+            raise FloatingPointError(
+                f"the loss is {float(total)} at step {self.step}; lower learning_rate, or look for bad data with the store's audit."
+            )
+        total.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.schedule.step()
+        self._update_average()
+        self.buffer.put_back(draw, frames.detach(), len(truths))
+        self.step += 1
+        return {
+            "step": self.step, "loss": float(total.detach()), "error": float(error.detach().mean()), "lead_hours": float(lead.mean() * self.requirements.step_hours),
+            "gradient_norm": float(norm), "learning_rate": self.schedule.get_last_lr()[0],
+        }  # fmt: skip
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        for averaged, current in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            averaged.lerp_(current, 1 - decay)
+
+    # Validation
+
+    def validate(self) -> dict[str, float]:
+        """RMSE of the averaged weights by channel and lead time, for valid times in the validation span.
+
+        Every forecast starts from an analysis (before or in the span) and runs through the earlier stages first.
+        """
+        config, need = self.config, self.requirements
+        source = SourceConfig(store=config.sources[0].store)
+        whole = Source(source, config.channels)
+        first, last = np.searchsorted(whole.times, [np.datetime64(config.validation_start), np.datetime64(config.validation_end) + np.timedelta64(1, "D")])
+        leads = [hours // need.step_hours for hours in config.validation_leads if hours <= config.lead_until_hours]
+        deepest = max(leads)
+        starts = np.arange(max(config.history - 1, first - deepest), last - 1)
+        frames = torch.stack([whole.states(range(i - config.history + 1, i + 1)) for i in starts])
+        squares: dict[int, list[Tensor]] = {lead: [] for lead in leads}
+        area = self.error.weights.cpu() / self.error.weights.cpu().mean(dim=(1, 2), keepdim=True)
+        for lead in range(deepest):
+            keep = starts + lead + 1 < last
+            starts, frames = starts[keep], frames[keep]
+            model = self._model_at(lead)
+            parts = [slice(at, at + 8) for at in range(0, len(starts), 8)]
+            frames = torch.cat([
+                self._advance(model, frames[part], [whole] * len(starts[part]), starts[part] + lead, np.full(len(starts[part]), lead))
+                for part in parts
+            ])  # fmt: skip
+            if lead + 1 in squares:
+                inside = starts + lead + 1 >= first
+                truth = whole.states(starts[inside] + lead + 1)
+                squares[lead + 1] = [((frames[inside, -1] - truth).square() * area).mean(dim=(0, 2, 3)).sqrt()]
+        return {
+            f"{name} {lead * need.step_hours} h": float(values[0][number])
+            for lead, values in squares.items()
+            for number, name in enumerate(config.channels)
+        }
+
+    def _model_at(self, lead: int) -> PuYun:
+        for stage, until in zip(self.earlier, self.config.earlier_until_hours, strict=True):
+            if lead < until // self.requirements.step_hours:
+                return stage
+        return self.average
+
+    def run(self) -> Path:
+        """Train, validate, log, draw the curves, save; returns the checkpoint's folder."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        started = time.perf_counter()
+        with (self.out / "log.jsonl").open("a") as log, _progress(self.config.steps) as progress:
+            bar = progress.add_task("training", total=self.config.steps, loss="", speed="")
+            for entry in self._entries():
+                if "validation" in entry or entry["step"] % 10 == 0:
+                    log.write(json.dumps(entry) + "\n")
+                    log.flush()
+                speed = self.step * self.config.batch_size / (time.perf_counter() - started)
+                if "loss" in entry:
+                    progress.update(bar, completed=self.step, loss=f"{entry['loss']:.3f}", speed=f"{speed:.1f}")
+        self.seconds = time.perf_counter() - started
+        draw_training_curves(self.out / "log.jsonl", self.out / "curves.png")
+        return self.save()
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        while self.step < self.config.steps:
+            yield self.train_step()
+            if self.config.validation_start and (self.step % self.config.validate_every == 0 or self.step == self.config.steps):
+                yield {"step": self.step, "validation": self.validate()}
+
+    def save(self) -> Path:
+        """Write the averaged weights as a checkpoint."""
+        first = self.sources[0]
+        folder = self.out / "checkpoint"
+        save_checkpoint(
+            folder,
+            self.average,
+            training_span=(str(first.times[0])[:13], str(first.times[-1])[:13]),
+            data_hash=data_hash(first.analysis[list(first.analysis.data_vars)]),
+            extra={"training": asdict(self.config), "samples_per_second": self.step * self.config.batch_size / self.seconds},
+        )
+        return folder
+
+
+def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Decay matrices and filters, not biases, norms and layer scales."""
+    decayed = [parameter for name, parameter in model.named_parameters() if parameter.ndim > 1 and "scale" not in name]
+    others = [parameter for name, parameter in model.named_parameters() if parameter.ndim <= 1 or "scale" in name]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _progress(steps: int) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"),
+        TextColumn("{task.fields[speed]} samples/s"), TimeRemainingColumn(), disable=steps < 2,
+    )  # fmt: skip
