@@ -52,8 +52,8 @@ class PuYunConfig:
         Share of latent channels dropped in training.
     gradient_checkpointing
         Recompute blocks in the backward pass instead of keeping their activations.
-    split_dilation
-        Run dilated depthwise filters as plain ones on phase images (the same numbers).
+    fast_filters
+        Run depthwise filters by the routes that are fast on CPUs (the same numbers); see `SphericalDepthwiseConv2d`.
     """
 
     width: int = 64
@@ -63,7 +63,7 @@ class PuYunConfig:
     expansion: int = 3
     dropout: float = 0.0
     gradient_checkpointing: bool = False
-    split_dilation: bool = True
+    fast_filters: bool = True
 
     def __post_init__(self) -> None:
         self.depth = tuple(self.depth)
@@ -85,7 +85,7 @@ class Block(nn.Module):
         super().__init__()
         width = config.width
         self.norm_attention = ChannelNorm(width)
-        self.attention = ATTENTIONS[config.attention](width, has_poles=has_poles, split_dilation=config.split_dilation)
+        self.attention = ATTENTIONS[config.attention](width, has_poles=has_poles, fast_filters=config.fast_filters)
         self.norm_dense = ChannelNorm(width)
         self.dense = nn.Sequential(
             nn.Conv2d(width, config.expansion * width, 1),

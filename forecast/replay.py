@@ -61,7 +61,7 @@ class ReplayBuffer:
             raise ValueError(f"fresh_share must lie in (0, 1]; got {self.fresh_share}.")
 
     def draw(self, batch: int) -> Draw:
-        """Take `batch` different forecasts; at least one of them is fresh."""
+        """Take `batch` different forecasts, `fresh_share` of them fresh."""
         if batch > self.size:
             raise ValueError(f"batch of {batch} is larger than the buffer of {self.size}; enlarge replay_buffer or take smaller batches.")
         while len(self.slots) < min(self.size, batch):
@@ -69,7 +69,7 @@ class ReplayBuffer:
         if len(self.slots) < self.size:
             self.slots.append(self.start(self.rng))
         chosen = self.rng.choice(len(self.slots), batch, replace=False)
-        fresh = max(1, int(self.rng.binomial(batch, self.fresh_share)))
+        fresh = int(self.rng.binomial(batch, self.fresh_share))
         for slot in chosen[:fresh]:
             self.slots[slot] = self.start(self.rng)
         items = [self.slots[slot] for slot in chosen]

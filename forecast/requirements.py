@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from data_pipelines.store import time_step
 from data_pipelines.variables import Channel
 
 # WeatherBench 2 matches grids to a thousandth of a degree (scripts/evaluate.py); so do we.
@@ -68,7 +69,7 @@ class Requirements:
             latitude=tuple(float(value) for value in analysis["latitude"].values),
             longitude=tuple(float(value) for value in analysis["longitude"].values),
             history=history,
-            step_hours=int(steps[0] / np.timedelta64(1, "h")),
+            step_hours=int(time_step(analysis) / np.timedelta64(1, "h")),
             forcings=tuple(forcings),
         )
 

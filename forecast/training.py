@@ -23,9 +23,11 @@ from jaxtyping import Float
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from data_pipelines.reader import StateReader
+from data_pipelines.frames import InMemory, open_reader
 from data_pipelines.statistics import compute_statistics
-from data_pipelines.store import data_hash, open_analysis
+from data_pipelines.store import data_hash, time_step
+from data_pipelines.streaming import MEMORY_LIMIT, WindowStream
+from data_pipelines.variables import Channel
 from forecast.checkpoint import load_checkpoint, save_checkpoint
 from forecast.losses import WeightedError, channel_weights
 from forecast.puyun import PuYun, PuYunConfig
@@ -33,6 +35,9 @@ from forecast.replay import Draw, ReplayBuffer
 from forecast.requirements import Requirements
 from forecast.rollout import choose_device
 from forecast.training_curves import draw_training_curves
+
+MINIMUM_STATES = 3
+READING_THREADS = 2
 
 
 @dataclass
@@ -61,10 +66,6 @@ class SourceConfig:
     def __post_init__(self) -> None:
         if self.share <= 0:
             raise ValueError(f"share must be positive; got {self.share}. Leave the source out instead.")
-
-    @property
-    def span(self) -> tuple[str, str] | None:
-        return (self.start, self.end) if self.start or self.end else None
 
 
 @dataclass
@@ -157,32 +158,69 @@ class TrainingConfig:
 
 
 class Source:
-    """States of one store, by position, brought to the statistics of the first store if wanted."""
+    """States of one store: fresh windows in a shuffled, prefetched stream, and any state by its position."""
 
     def __init__(self, config: SourceConfig, channels: Sequence[str]) -> None:
-        self.config = config
-        analysis = open_analysis(config.store)
-        self.analysis = analysis.sel(time=slice(config.start or None, config.end or None))
-        if self.analysis.sizes["time"] < 3:
-            raise ValueError(f"span {config.start}..{config.end} holds {self.analysis.sizes['time']} states of {config.store}; at least 3 are needed.")
-        self.times = self.analysis["time"].values
-        self.reader = StateReader(self.analysis, channels)
+        self.channels = list(channels)
+        dataset, reader = open_reader(config.store, [Channel.parse(name) for name in channels])
+        times = dataset["time"].values
+        span = dataset.indexes["time"].slice_indexer(config.start or None, config.end or None)
+        self.begin, self.times = span.start, times[span]
+        if len(self.times) < MINIMUM_STATES:
+            raise ValueError(
+                f"span {config.start or 'start'}..{config.end or 'end'} holds {len(self.times)} states of {config.store}, which runs from "
+                f"{times[0]} to {times[-1]}; at least {MINIMUM_STATES} are needed. Widen start and end."
+            )
+        self.analysis = dataset.isel(time=span)
+        self.step = time_step(self.analysis)
+        self.shape = (len(self.channels), dataset.sizes["latitude"], dataset.sizes["longitude"])
+        self.share = config.share
+        self.reader = reader
+        if len(times) * int(np.prod(self.shape)) * 4 <= MEMORY_LIMIT:
+            self.reader = InMemory(reader, len(times), self.shape, threads=READING_THREADS)
         self.shift: Tensor | float = 0.0
         self.scale: Tensor | float = 1.0
+        self.stream: WindowStream | None = None
 
     def __len__(self) -> int:
         return len(self.times)
 
     def match(self, own: xr.Dataset, wanted: xr.Dataset) -> None:
         """Map this store's mean field and standard deviation onto those of `wanted`."""
-        scale = (wanted["standard_deviation_field"].pipe(_root_mean_square) / own["standard_deviation_field"].pipe(_root_mean_square)).values
-        self.scale = torch.tensor(scale, dtype=torch.float32).view(-1, 1, 1)
-        self.shift = torch.tensor(wanted["mean_field"].values) - self.scale * torch.tensor(own["mean_field"].values)
-        self.shift = self.shift.float()
+        own, wanted = own.sel(channel=self.channels), wanted.sel(channel=self.channels)
+        scale = _root_mean_square(wanted["standard_deviation_field"]) / _root_mean_square(own["standard_deviation_field"])
+        self.scale = torch.tensor(scale.values, dtype=torch.float32).view(-1, 1, 1)
+        self.shift = torch.tensor(wanted["mean_field"].values, dtype=torch.float32) - self.scale * torch.tensor(
+            own["mean_field"].values, dtype=torch.float32
+        )
+
+    def open_stream(self, history: int, steps_behind: int, seed: int) -> None:
+        """Begin to draw windows that leave `steps_behind` states after them."""
+        self.stream = WindowStream(
+            self.analysis.isel(time=slice(None, len(self) - steps_behind + 1)), self.channels, history=history, batch_size=1, seed=seed
+        )
+
+    def fresh(self) -> tuple[Float[Tensor, "history channel lat lon"], int]:
+        """The next window's frames up to its initial time, and the position of that time."""
+        if self.stream is None:
+            raise RuntimeError("open_stream comes first.")
+        window = next(self.stream)
+        initial = window.time[0, self.stream.history - 1]
+        return self._matched(window.fields[0, : self.stream.history].clone()), int(np.searchsorted(self.times, initial))
 
     def states(self, index: Sequence[int]) -> Float[Tensor, "state channel lat lon"]:
-        """States at these positions, raw or matched."""
-        return self.reader.read(index) * self.scale + self.shift
+        """States at these positions in the span, raw or matched."""
+        values = np.empty((len(index), *self.shape), dtype=np.float32)
+        for row, position in enumerate(index):
+            self.reader.read(range(self.begin + position, self.begin + position + 1), values[row : row + 1])
+        return self._matched(torch.from_numpy(values))
+
+    def connected(self, index: int, ahead: int) -> bool:
+        """Whether the state `ahead` steps after `index` is there, with no gap between."""
+        return index + ahead < len(self) and self.times[index + ahead] - self.times[index] == ahead * self.step
+
+    def _matched(self, fields: Tensor) -> Tensor:
+        return fields * self.scale + self.shift
 
 
 def _root_mean_square(field: xr.DataArray) -> xr.DataArray:
@@ -239,14 +277,16 @@ class Trainer:
         self.balance = LeadBalance(self.last_lead + 1)
         self.optimiser = torch.optim.AdamW(_parameter_groups(self.model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self._learning_rate)
+        for number, source in enumerate(self.sources):
+            source.open_stream(config.history, self.first_lead + config.unroll, config.seed + number)
         self.buffer = ReplayBuffer(config.replay_buffer, self._start, self._can_advance, self.rng, config.fresh_share)
         self.step = 0
         self.waited = 0.0
 
     def _build_model(self, analysis: xr.Dataset) -> PuYun:
         statistics = compute_statistics(analysis)
-        for source in self.sources[1:]:
-            if source.config.match_statistics:
+        for source, settings in zip(self.sources[1:], self.config.sources[1:], strict=True):
+            if settings.match_statistics:
                 source.match(compute_statistics(source.analysis), statistics)
         model = PuYun(self.config.model, self.requirements, statistics)
         if self.config.initial:
@@ -264,11 +304,10 @@ class Trainer:
 
     def _start(self, rng: np.random.Generator) -> tuple[Tensor, int, int, int]:
         """A fresh forecast: an analysis, or what the earlier stages made of one."""
-        shares = np.array([source.config.share for source in self.sources])
+        shares = np.array([source.share for source in self.sources])
         number = int(rng.choice(len(self.sources), p=shares / shares.sum()))
-        source, history = self.sources[number], self.config.history
-        index = int(rng.integers(history - 1, len(source) - self.first_lead - 1))
-        frames = source.states(range(index - history + 1, index + 1))
+        source = self.sources[number]
+        frames, index = source.fresh()
         if self.config.noise:
             noise = torch.from_numpy(rng.standard_normal(frames.shape, dtype=np.float32))
             frames = frames + self.config.noise * self.model.tendency.cpu() * noise
@@ -280,7 +319,7 @@ class Trainer:
         return frames, number, index, lead
 
     def _can_advance(self, source: int, index: int, lead: int) -> bool:
-        return lead + self.config.unroll <= self.last_lead and index + self.config.unroll < len(self.sources[source])
+        return lead + self.config.unroll <= self.last_lead and self.sources[source].connected(index, self.config.unroll)
 
     @torch.no_grad()
     def _advance(self, model: PuYun, frames: Tensor, sources: Sequence[Source], index: np.ndarray, lead: np.ndarray) -> Tensor:
@@ -347,8 +386,7 @@ class Trainer:
         Every forecast starts from an analysis (before or in the span) and runs through the earlier stages first.
         """
         config, need = self.config, self.requirements
-        source = SourceConfig(store=config.sources[0].store)
-        whole = Source(source, config.channels)
+        whole = Source(SourceConfig(store=config.sources[0].store), config.channels)
         first, last = np.searchsorted(whole.times, [np.datetime64(config.validation_start), np.datetime64(config.validation_end) + np.timedelta64(1, "D")])
         leads = [hours // need.step_hours for hours in config.validation_leads if hours <= config.lead_until_hours]
         deepest = max(leads)

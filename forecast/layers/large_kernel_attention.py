@@ -25,10 +25,10 @@ class ChannelNorm(nn.LayerNorm):
 class LargeKernel(nn.Sequential):
     """5x5 depthwise, 7x7 depthwise dilated by 3, 1x1: a reach of 11 cells to each side (2202.09741, section 3.1)."""
 
-    def __init__(self, channels: int, *, has_poles: bool, split_dilation: bool = True) -> None:
+    def __init__(self, channels: int, *, has_poles: bool, fast_filters: bool = True) -> None:
         super().__init__(
             SphericalDepthwiseConv2d(channels, 5, has_poles=has_poles),
-            SphericalDepthwiseConv2d(channels, 7, dilation=3, has_poles=has_poles, split_dilation=split_dilation),
+            SphericalDepthwiseConv2d(channels, 7, dilation=3, has_poles=has_poles, fast_filters=fast_filters),
             nn.Conv2d(channels, channels, 1),
         )
 
@@ -36,10 +36,10 @@ class LargeKernel(nn.Sequential):
 class LargeKernelAttention(nn.Module):
     """1x1, GELU, product with its own large-kernel response, 1x1 (VAN's attention without the shortcut)."""
 
-    def __init__(self, channels: int, *, has_poles: bool, split_dilation: bool = True) -> None:
+    def __init__(self, channels: int, *, has_poles: bool, fast_filters: bool = True) -> None:
         super().__init__()
         self.project_in = nn.Conv2d(channels, channels, 1)
-        self.large_kernel = LargeKernel(channels, has_poles=has_poles, split_dilation=split_dilation)
+        self.large_kernel = LargeKernel(channels, has_poles=has_poles, fast_filters=fast_filters)
         self.project_out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, "batch channel lat lon"]:
@@ -50,10 +50,10 @@ class LargeKernelAttention(nn.Module):
 class GatedLargeKernelAttention(nn.Module):
     """The gate and the gated values have 1x1 projections of their own (ConvFormer's form)."""
 
-    def __init__(self, channels: int, *, has_poles: bool, split_dilation: bool = True) -> None:
+    def __init__(self, channels: int, *, has_poles: bool, fast_filters: bool = True) -> None:
         super().__init__()
         self.project_in = nn.Conv2d(channels, 2 * channels, 1)
-        self.large_kernel = LargeKernel(channels, has_poles=has_poles, split_dilation=split_dilation)
+        self.large_kernel = LargeKernel(channels, has_poles=has_poles, fast_filters=fast_filters)
         self.project_out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, "batch channel lat lon"]:
