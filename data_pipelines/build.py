@@ -337,6 +337,7 @@ class _Ledger:
 
     def begin(self) -> None:
         with writing(self.out):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(json.dumps({"fingerprint": self.fingerprint}) + "\n", encoding="utf-8")
 
     def mark_created(self) -> None:
