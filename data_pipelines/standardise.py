@@ -268,7 +268,8 @@ class _Door:
     def _flatten_steps(self, dataset: xr.Dataset, first: str, second: str) -> xr.Dataset:
         valid = dataset["valid_time"].values.ravel()
         extra = [name for name in dataset.coords if set(dataset[name].dims) & {first, second}]
-        flat = dataset.drop_vars(extra).stack(time=(first, second), create_index=False)
+        lazy = dataset.drop_vars(extra).chunk({first: 1})
+        flat = lazy.stack(valid_time=(first, second), create_index=False).rename(valid_time="time")
         return flat.assign_coords(time=("time", valid)).isel(time=np.argsort(valid, kind="stable"))
 
     def _without_time(self, dataset: xr.Dataset) -> xr.Dataset:
