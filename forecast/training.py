@@ -282,6 +282,7 @@ class Trainer:
         self.buffer = ReplayBuffer(config.replay_buffer, self._start, self._can_advance, self.rng, config.fresh_share)
         self.step = 0
         self.waited = 0.0
+        self.started = time.perf_counter()
 
     def _build_model(self, analysis: xr.Dataset) -> PuYun:
         statistics = compute_statistics(analysis)
@@ -420,19 +421,21 @@ class Trainer:
         return self.average
 
     def run(self) -> Path:
-        """Train, validate, log, draw the curves, save; returns the checkpoint's folder."""
+        """Train, validate, log, draw the curves, save; returns the checkpoint's folder.
+
+        The averaged weights are also saved after every validation.
+        """
         self.out.mkdir(parents=True, exist_ok=True)
-        started = time.perf_counter()
+        self.started = time.perf_counter()
         with (self.out / "log.jsonl").open("a") as log, _progress(self.config.steps) as progress:
             bar = progress.add_task("training", total=self.config.steps, loss="", speed="")
             for entry in self._entries():
                 if "validation" in entry or entry["step"] % 10 == 0:
                     log.write(json.dumps(entry) + "\n")
                     log.flush()
-                speed = self.step * self.config.batch_size / (time.perf_counter() - started)
+                speed = self.step * self.config.batch_size / (time.perf_counter() - self.started)
                 if "loss" in entry:
                     progress.update(bar, completed=self.step, loss=f"{entry['loss']:.3f}", speed=f"{speed:.1f}")
-        self.seconds = time.perf_counter() - started
         draw_training_curves(self.out / "log.jsonl", self.out / "curves.png")
         return self.save()
 
@@ -441,6 +444,7 @@ class Trainer:
             yield self.train_step()
             if self.config.validation_start and (self.step % self.config.validate_every == 0 or self.step == self.config.steps):
                 yield {"step": self.step, "validation": self.validate()}
+                self.save()
 
     def save(self) -> Path:
         """Write the averaged weights as a checkpoint."""
@@ -451,7 +455,12 @@ class Trainer:
             self.average,
             training_span=(str(first.times[0])[:13], str(first.times[-1])[:13]),
             data_hash=data_hash(first.analysis[list(first.analysis.data_vars)]),
-            extra={"training": asdict(self.config), "samples_per_second": self.step * self.config.batch_size / self.seconds},
+            extra={
+                "training": asdict(self.config),
+                "steps": self.step,
+                "seconds": round(time.perf_counter() - self.started),
+                "seconds_waited_for_data": round(self.waited, 1),
+            },
         )
         return folder
 
