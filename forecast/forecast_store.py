@@ -147,8 +147,7 @@ def create_forecast_store(
         If something is at `path`, `path` is a URL, or the disk is full.
     """
     path = local_path(path)
-    if path.exists():
-        raise StoreError(f"{path} exists already; nothing is overwritten. Choose another out=, or go on with it: resume=true.")
+    refuse_existing(path)
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,6 +160,12 @@ def create_forecast_store(
             unfinished.rename(path)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def refuse_existing(path: str | Path) -> None:
+    """Raise StoreError if something is at `path`."""
+    if local_path(path).exists():
+        raise StoreError(f"{path} exists already; nothing is overwritten. Choose another out=, or go on with it: resume=true.")
 
 
 def write_forecast(

@@ -28,6 +28,7 @@ from forecast.forecast_store import (
     create_forecast_store,
     local_path,
     missing_forecasts,
+    refuse_existing,
     remove_leftovers,
     write_forecast,
     writing_to,
@@ -133,6 +134,8 @@ def run_forecasts(config: RunConfig) -> JobResult:
         If settings, checkpoints, analysis and store do not fit together, or the disk is full.
     """
     out = local_path(config.out)
+    if not config.resume:
+        refuse_existing(out)
     analysis = open_analysis(config.analysis)
     cascade, descriptions = load_cascade(config.cascade, parse_hours(config.lead, "lead"))
     steps = cascade.steps_until(parse_hours(config.lead, "lead"))
@@ -143,7 +146,7 @@ def run_forecasts(config: RunConfig) -> JobResult:
     choose_device(config.device)
     layout = _layout(cascade, steps, times)
     attributes = _attributes(cascade, descriptions, analysis, times, steps)
-    if config.resume and out.exists():
+    if out.exists():
         check_same_job(out, layout, attributes)
         remove_leftovers(out)
     else:
@@ -251,12 +254,12 @@ def _attributes(
         for stage, description in zip(cascade.stages, descriptions, strict=True)
     )
     return {
+        "checkpoint_sha256": [description.weights_sha256 for description in descriptions],
         "summary": f"Forecasts from {len(times)} initial times by the cascade: {stages}.",
         "source": f"skysolve {code_version()}, cascade: {stages}",
         "cascade": stages,
         "training_span": f"{min(start for start, _ in spans)}/{max(end for _, end in spans)}",
         "training_data_sha256": [description.data_hash for description in descriptions],
-        "checkpoint_sha256": [description.weights_sha256 for description in descriptions],
         "analysis_source": str(analysis.attrs.get("source", "not stated")),
         "analysis_sha256": _hash_of_initial_states(cascade, analysis, times, steps),
         "license": str(analysis.attrs.get("license", "not stated")),

@@ -102,11 +102,10 @@ def _steps(
     last_reader = {lead: place for place, step in enumerate(schedule) for lead in step.inputs}
     states = _initial_states(cascade, analysis, times, len(schedule), device)
     for place, step in enumerate(schedule):
-        fields = _one_step(cascade, step, states, times, device)
-        yield State(fields, cascade.channels, times, step.lead_hours, cascade.latitude, cascade.longitude, step.stage)
-        states[step.lead_hours] = fields
+        fields = states[step.lead_hours] = _one_step(cascade, step, states, times, device)
         for lead in [lead for lead in states if last_reader.get(lead, -1) <= place]:
             del states[lead]
+        yield State(fields, cascade.channels, times, step.lead_hours, cascade.latitude, cascade.longitude, step.stage)
 
 
 def _initial_states(
