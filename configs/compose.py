@@ -32,7 +32,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_origin, get_type_hints
 
 import hydra
 from hydra.errors import HydraException, OverrideParseException
@@ -49,6 +49,10 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 class ConfigError(ValueError):
     """A value on the command line or in a YAML does not fit the entry point."""
+
+
+# Config class of every entry point that was imported, by the name of its YAML.
+ENTRIES: dict[str, type[Any]] = {}
 
 
 def entry(config_class: type[Config], name: str, *, lists: Sequence[str] = ()) -> Callable[..., Callable[[], None]]:
@@ -70,6 +74,7 @@ def entry(config_class: type[Config], name: str, *, lists: Sequence[str] = ()) -
     """
     folder, _, leaf = name.rpartition("/")
     path = f"pkg://configs.{folder.replace('/', '.')}"
+    ENTRIES[name] = config_class
 
     def decorate(run: Callable[[Config], str]) -> Callable[[], None]:
         @hydra.main(config_path=path, config_name=leaf, version_base=VERSION_BASE)
@@ -81,7 +86,7 @@ def entry(config_class: type[Config], name: str, *, lists: Sequence[str] = ()) -
         @functools.wraps(run)
         def main() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, so that they too become one line
-            sys.argv[1:] = [_as_list(argument, lists) for argument in sys.argv[1:]]
+            sys.argv[1:] = [_as_override(argument, config_class, lists) for argument in sys.argv[1:]]
             with _errors_in_one_line(config_class, name):
                 composed()
 
@@ -90,12 +95,12 @@ def entry(config_class: type[Config], name: str, *, lists: Sequence[str] = ()) -
     return decorate
 
 
-def compose(config_class: type[Config], name: str, overrides: Sequence[str] = ()) -> Config:
+def compose(config_class: type[Config], name: str, overrides: Sequence[str] = (), *, lists: Sequence[str] = ()) -> Config:
     """Compose the settings of an entry point without running it (notebooks, tests).
 
     Parameters
     ----------
-    config_class, name
+    config_class, name, lists
         As for `entry`.
     overrides
         What would stand on the command line, as in `["lead=3d", "out=forecast.zarr"]`.
@@ -108,7 +113,7 @@ def compose(config_class: type[Config], name: str, overrides: Sequence[str] = ()
     folder, _, leaf = name.rpartition("/")
     try:
         with hydra.initialize_config_module(f"configs.{folder.replace('/', '.')}", version_base=VERSION_BASE):
-            values = hydra.compose(leaf, overrides=list(overrides))
+            values = hydra.compose(leaf, overrides=[_as_override(text, config_class, lists) for text in overrides])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, config_class, name)) from error
     return to_config(config_class, values, name)
@@ -145,9 +150,9 @@ def explain(error: Exception, config_class: type[Any], name: str) -> str:
     if unknown and (isinstance(cause, ConfigKeyError | ConfigAttributeError) or "No match" in text):
         key = getattr(cause, "full_key", None) or unknown.group(1)
         return f"no setting is called {key}: {_nearest(key, config_class)} Every key is listed in {where}."
-    if getattr(cause, "full_key", None):
+    if full_key := getattr(cause, "full_key", None):
         first = str(getattr(cause, "msg", None) or cause).splitlines()[0]
-        return f"{cause.full_key}: {first.rstrip('.')}. Every key is listed in {where}."
+        return f"{full_key}: {first.rstrip('.')}. Every key is listed in {where}."
     return f"{' '.join(text.split())} (settings: {where})"
 
 
@@ -173,12 +178,25 @@ def _nearest(key: str, config_class: type[Any]) -> str:
     return f"known are {', '.join(other for other in known if '.' not in other)}."
 
 
-def _as_list(argument: str, lists: Sequence[str]) -> str:
+def _as_override(argument: str, config_class: type[Any], lists: Sequence[str]) -> str:
+    """Spell an argument as Hydra wants it: `a,b` as a list, and a new entry of a field that is a dict."""
     key, equals, value = argument.partition("=")
-    if not equals or key not in lists or value[:1] in ("[", "'", '"', ""):
+    field, dot, item = key.partition(".")
+    if equals and dot and field in _dict_fields(config_class):
+        return f"++{field}={{{item}:{_quoted(value)}}}"
+    if not equals or key not in lists or value[:1] in ("[", "'", '"', "") or value == "null":
         return argument
-    quoted = ("'" + part.replace("\\", "\\\\").replace("'", "\\'") + "'" for part in value.split(","))
-    return f"{key}=[{','.join(quoted)}]"
+    return f"{key}=[{','.join(_quoted(part) for part in value.split(','))}]"
+
+
+def _quoted(value: str) -> str:
+    if value[:1] in ("'", '"'):
+        return value
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _dict_fields(config_class: type[Any]) -> set[str]:
+    return {name for name, kind in get_type_hints(config_class).items() if get_origin(kind) is dict}
 
 
 @contextmanager
