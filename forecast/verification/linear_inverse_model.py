@@ -1,0 +1,125 @@
+"""Linear inverse model: leading EOFs of all channels together, moved forward by a matrix fitted to their lag covariance.
+
+Penland and Sardeshmukh (J. Climate 1995): with x the principal components, G(tau) = C(tau) C(0)^-1 for one training lag and
+G(n tau) = G(tau)^n. How many EOFs, how strongly C(0) is regularised (a span of weeks makes C(0)^-1 mostly noise), and what
+becomes of the part of the initial state that the EOFs leave out, is chosen by a hold-out inside the training span.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from forecast.verification.baselines import damping
+from forecast.verification.hold_out import hold_out_mse, scored_steps
+from forecast.verification.training import TrainingData
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64
+
+TRUNCATIONS = (5, 10, 20, 40, 80, 120)
+PENALTIES = (0.0, 0.1, 0.3, 1.0)  # added to the diagonal of C(0), as a fraction of its mean
+MAX_SNAPSHOTS = 2000  # the EOFs come from the covariance between states: its size is the number of states
+
+
+class LinearInverseModel:
+    """A linear inverse model with the given number of EOFs.
+
+    Parameters
+    ----------
+    training
+        States to fit on.
+    truncation
+        Number of EOFs.
+    steps
+        Lead times that will be asked for, in analysis steps.
+    penalty
+        Regularisation of C(0), as a fraction of the mean variance of the components.
+    keep_rest
+        Whether the part of the initial anomaly outside the EOFs is kept, damped as damped persistence damps it.
+    """
+
+    name = "linear_inverse_model"
+    history = 1
+
+    def __init__(self, training: TrainingData, truncation: int, penalty: float, steps: Sequence[int], keep_rest: bool):
+        self._scale = (training.scale()[:, None] / np.sqrt(training.weights)).astype(np.float64)  # (channel, lat)
+        self._patterns = _eofs(training, truncation, self._scale)
+        self._step_matrix = _propagator(training, self._patterns, self._scale, penalty)
+        self._damping = {step: damping(training, step) for step in steps} if keep_rest else None
+        self.description = (
+            f"Linear inverse model: {self._patterns.shape[0]} EOFs of all channels, fitted at a lag of "
+            f"{np.timedelta64(training.step, 'h')} with regularisation {penalty:g}; the rest of the initial anomaly is "
+            f"{'damped as in damped persistence' if keep_rest else 'dropped'}. All three chosen on the last third of the "
+            f"training span."
+        )
+
+    def predict(self, frames: np.ndarray, steps: Sequence[int]) -> Float[np.ndarray, "init lead channel lat lon"]:
+        """Forecast anomalies; see `Baseline.predict`."""
+        last = frames[:, -1]
+        component = _project(last, self._patterns, self._scale)
+        rest = last - _expand(component, self._patterns, self._scale, last.shape[1:]) if self._damping is not None else None
+        forecasts, done = [], 0
+        for step in steps:
+            component = component @ np.linalg.matrix_power(self._step_matrix, step - done).T
+            done = step
+            field = _expand(component, self._patterns, self._scale, last.shape[1:])
+            if self._damping is not None and rest is not None:
+                field = field + rest * self._damping[step][:, :, None]
+            forecasts.append(field.astype(np.float32))
+        return np.stack(forecasts, axis=1)
+
+
+def fit_linear_inverse_model(training: TrainingData, steps: Sequence[int]) -> LinearInverseModel:
+    """Choose truncation and treatment of the rest on a hold-out, then fit on the whole training span."""
+    first, last = training.split()
+    leads = scored_steps(steps, last)
+    states = sum(segment.time.size for segment in first.segments)
+    candidates = [
+        (truncation, penalty, keep_rest)
+        for truncation in TRUNCATIONS
+        if truncation <= max(states // 3, TRUNCATIONS[0])
+        for penalty in PENALTIES
+        for keep_rest in (False, True)
+    ]
+    scores = {
+        candidate: hold_out_mse(LinearInverseModel(first, *candidate[:2], leads, candidate[2]), last, leads).mean()
+        for candidate in candidates
+    }
+    truncation, penalty, keep_rest = min(scores, key=lambda candidate: scores[candidate])
+    return LinearInverseModel(training, truncation, penalty, steps, keep_rest)
+
+
+def _eofs(training: TrainingData, truncation: int, scale: np.ndarray) -> Float64[np.ndarray, "mode point"]:
+    """Leading patterns of the area-weighted, standardised anomalies, orthonormal, from the covariance between states."""
+    snapshots = np.concatenate(
+        [(anomaly / scale[:, :, None]).reshape(anomaly.shape[0], -1) for anomaly in training.anomalies()]
+    )
+    snapshots = snapshots[:: max(1, -(-snapshots.shape[0] // MAX_SNAPSHOTS))].astype(np.float32)
+    values, vectors = np.linalg.eigh((snapshots @ snapshots.T).astype(np.float64))
+    positive = np.flatnonzero(values > values[-1] * 1e-6)[::-1][:truncation]
+    return (vectors[:, positive].T @ snapshots) / np.sqrt(values[positive])[:, None]
+
+
+def _project(anomaly: np.ndarray, patterns: np.ndarray, scale: np.ndarray) -> Float64[np.ndarray, "state mode"]:
+    return (anomaly / scale[:, :, None]).reshape(anomaly.shape[0], -1) @ patterns.T
+
+
+def _expand(component: np.ndarray, patterns: np.ndarray, scale: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    return (component @ patterns).reshape(-1, *shape) * scale[:, :, None]
+
+
+def _propagator(
+    training: TrainingData, patterns: np.ndarray, scale: np.ndarray, penalty: float
+) -> Float64[np.ndarray, "mode mode"]:
+    """C(one step) C(0)^-1 of the principal components."""
+    size = patterns.shape[0]
+    lagged, simultaneous = np.zeros((size, size)), np.zeros((size, size))
+    for anomaly in training.anomalies():
+        component = _project(anomaly, patterns, scale)
+        lagged += component[1:].T @ component[:-1]
+        simultaneous += component[:-1].T @ component[:-1]
+    simultaneous += penalty * np.trace(simultaneous) / size * np.eye(size)
+    return np.linalg.solve(simultaneous.T, lagged.T).T

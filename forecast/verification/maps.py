@@ -1,0 +1,160 @@
+"""Maps of forecast, truth and error with coastlines from the package's own files: no network, ever."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from forecast.verification.display import Display, display_of, lead_label, title_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from data_pipelines.variables import Channel
+
+WIDTH, ROW, TOP, BOTTOM = 13.2, 2.35, 0.42, 0.66  # inches
+COASTLINES = Path(__file__).parent / "natural_earth"
+COLOURS = 20  # steps of colour, at round values
+COLOUR_QUANTILE = 0.99  # limits of colours leave out the most extreme points
+
+
+def draw_maps(
+    channel: Channel,
+    latitude: np.ndarray,
+    longitude: np.ndarray,
+    forecast: np.ndarray,
+    truth: np.ndarray,
+    leads: Sequence[np.timedelta64],
+    initial_time: np.datetime64,
+    name: str,
+) -> Figure:
+    """Draw forecast, truth and error (columns) at several lead times (rows) on Robinson maps.
+
+    Parameters
+    ----------
+    channel
+        What the fields are, for units and colours.
+    latitude, longitude
+        Global grid [degrees].
+    forecast, truth
+        (lead, lat, lon) in stored units.
+    leads, initial_time, name
+        For titles.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    shown = display_of(channel)
+    fields = [shown.scale * (field.astype(np.float64) + shown.offset) for field in (forecast, truth)]
+    low, high = _limits(shown, np.stack(fields))
+    error = fields[0] - fields[1]
+    largest = float(np.nanquantile(np.abs(error), COLOUR_QUANTILE)) or 1.0
+    rows = len(leads)
+    total = ROW * rows + TOP + BOTTOM  # inches
+    figure = Figure(figsize=(WIDTH, total), facecolor="white")
+    projection = _projection()
+    images: list[Any] = [None, None]
+    for row, lead in enumerate(leads):
+        valid = _time_label(initial_time + lead)
+        base = (BOTTOM + ROW * (rows - 1 - row)) / total
+        panels = ((name, fields[0][row]), ("truth", fields[1][row]), ("error", error[row]))
+        for column, (title, field) in enumerate(panels):
+            axes = figure.add_axes((0.035 + column * 0.325, base, 0.31, 0.86 * ROW / total), projection=projection)
+            is_error = column == 2
+            limits = (-largest, largest) if is_error else (low, high)
+            images[is_error] = _draw_field(axes, latitude, longitude, field, limits, "RdBu_r" if is_error else shown.colours)
+            if not is_error and shown.contour:
+                _draw_contours(axes, latitude, longitude, field, shown.contour)
+            text = (
+                f"{title}, RMSE {_rmse(field, latitude):.{shown.decimals}f} {shown.units}" if is_error else f"{title}, {valid}"
+            )
+            axes.set_title(text, fontsize=9, pad=3)
+        style: dict[str, Any] = {"rotation": 90, "fontsize": 11, "fontweight": "bold", "va": "center", "ha": "center"}
+        figure.text(0.018, base + 0.43 * ROW / total, lead_label(lead), **style)
+    heading = f"{title_of(channel)} [{shown.units}], forecast of {_time_label(initial_time)}"
+    figure.text(0.5, 1 - 0.2 / total, heading, fontsize=12.5, ha="center", va="center")
+    for left, width, image, text in ((0.15, 0.4, images[0], shown.units), (0.715, 0.22, images[1], f"error [{shown.units}]")):
+        place = figure.add_axes((left, 0.40 / total, width, 0.13 / total))
+        bar = figure.colorbar(image, cax=place, orientation="horizontal", extend="both", spacing="proportional")
+        bar.locator = MaxNLocator(8)
+        bar.update_ticks()
+        bar.set_label(text, fontsize=8.5, labelpad=1)
+        bar.ax.tick_params(labelsize=8)
+    return figure
+
+
+def _time_label(time: np.datetime64) -> str:
+    return np.datetime_as_string(time, unit="h").replace("T", " ") + " UTC"
+
+
+def _projection() -> Any:
+    """Robinson, on a sphere; the coastlines are looked for in the package only."""
+    import cartopy
+    import cartopy.crs as ccrs
+
+    cartopy.config["pre_existing_data_dir"] = str(COASTLINES)
+    return ccrs.Robinson(central_longitude=0)
+
+
+def _draw_field(
+    axes: Axes, latitude: np.ndarray, longitude: np.ndarray, field: np.ndarray, limits: tuple[float, float], colours: str
+) -> Any:
+    import cartopy.crs as ccrs
+    import cartopy.feature as cfeature
+    from matplotlib import colormaps
+    from matplotlib.colors import BoundaryNorm
+    from matplotlib.ticker import MaxNLocator
+
+    values, edges = _from_dateline(field, longitude)
+    rows = np.concatenate([[90.0], (latitude[:-1] + latitude[1:]) / 2, [-90.0]])
+    boundaries = MaxNLocator(COLOURS).tick_values(*limits)
+    norm = BoundaryNorm(boundaries, colormaps[colours].N, extend="both")
+    image = axes.pcolormesh(edges, rows, values, cmap=colours, norm=norm, transform=ccrs.PlateCarree(), rasterized=True)
+    coastline = cfeature.NaturalEarthFeature("physical", "coastline", "110m")
+    axes.add_feature(coastline, facecolor="none", edgecolor="#333333", linewidth=0.5)  # type: ignore[attr-defined]
+    axes.set_global()  # type: ignore[attr-defined]
+    axes.spines["geo"].set_linewidth(0.6)
+    return image
+
+
+def _draw_contours(axes: Axes, latitude: np.ndarray, longitude: np.ndarray, field: np.ndarray, spacing: float) -> None:
+    import cartopy.crs as ccrs
+
+    levels = np.arange(np.floor(np.nanmin(field) / spacing), np.ceil(np.nanmax(field) / spacing) + 1) * spacing
+    values, edges = _from_dateline(field, longitude)
+    centres = (edges[:-1] + edges[1:]) / 2
+    closed = np.concatenate([centres, [centres[0] + 360]])
+    ring = np.concatenate([values, values[:, :1]], axis=1)
+    x, y = np.meshgrid(closed, latitude)
+    # Points are projected first: contours drawn in map coordinates need no polygon to be cut at the dateline.
+    points = axes.projection.transform_points(ccrs.PlateCarree(), np.clip(x, -179.999, 179.999), y)  # type: ignore[attr-defined]
+    axes.contour(points[..., 0], points[..., 1], ring, levels=levels, colors="#222222", linewidths=0.35, alpha=0.7)
+
+
+def _from_dateline(field: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Turn columns so that they run from -180 eastward; give the edges too."""
+    centred = (longitude + 180) % 360 - 180
+    order = np.argsort(centred)
+    spacing = 360 / longitude.size
+    centres = centred[order]
+    return field[:, order], np.concatenate([centres - spacing / 2, [centres[-1] + spacing / 2]])
+
+
+def _limits(shown: Display, fields: np.ndarray) -> tuple[float, float]:
+    if shown.limits is not None:
+        return shown.limits
+    if shown.symmetric:
+        largest = float(np.nanquantile(np.abs(fields), COLOUR_QUANTILE)) or 1.0
+        return -largest, largest
+    low, high = np.nanquantile(fields, [1 - COLOUR_QUANTILE, COLOUR_QUANTILE])
+    return (float(low), float(high)) if high > low else (float(low) - 1, float(low) + 1)
+
+
+def _rmse(error: np.ndarray, latitude: np.ndarray) -> float:
+    from data_pipelines.area import cell_area_weights
+
+    return float(np.sqrt(np.nanmean(error**2 * cell_area_weights(latitude)[:, None])))

@@ -1,0 +1,116 @@
+"""Regions over which scores are averaged: WeatherBench 2's names and bounds, as weights on the grid.
+
+Bounds are inclusive and in degrees. Unlike WeatherBench 2's extra-tropics, whose threshold cannot be changed, every bound
+here is the one that is used. A land region weights each cell by the fraction of land in it, as WeatherBench 2 does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from data_pipelines.area import cell_area_weights
+from forecast.verification.inputs import VerificationError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64
+
+TOLERANCE = 1e-6  # degrees: coordinates stored as float32 still lie on their bounds
+
+
+@dataclass(frozen=True)
+class Region:
+    """A box, or all but a band.
+
+    Attributes
+    ----------
+    south, north
+        Latitudes [degrees north], both included.
+    west, east
+        Longitudes [degrees east]; the box goes eastward from west to east, across 0 where east < west.
+    outside
+        Whether the region is what lies outside of the open latitude band instead.
+    """
+
+    south: float = -90.0
+    north: float = 90.0
+    west: float = 0.0
+    east: float = 360.0
+    outside: bool = False
+
+    def mask(self, latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+        """Give 1.0 inside and 0.0 outside; (lat, lon)."""
+        if self.outside:
+            lat = (latitude <= self.south + TOLERANCE) | (latitude >= self.north - TOLERANCE)
+        else:
+            lat = (latitude >= self.south - TOLERANCE) & (latitude <= self.north + TOLERANCE)
+        width = (self.east - self.west) % 360 or 360.0
+        lon = (longitude - self.west + TOLERANCE) % 360 <= width + 2 * TOLERANCE
+        return (lat[:, None] & lon[None, :]).astype(np.float64)
+
+
+REGIONS = MappingProxyType(
+    {
+        "global": Region(),
+        "tropics": Region(south=-20, north=20),
+        "extra-tropics": Region(south=-20, north=20, outside=True),
+        "northern-hemisphere": Region(south=20),
+        "southern-hemisphere": Region(north=-20),
+        "europe": Region(35, 75, 347.5, 42.5),
+        "north-america": Region(25, 60, 240, 285),
+        "north-atlantic": Region(25, 65, 290, 350),
+        "north-pacific": Region(25, 60, 145, 230),
+        "east-asia": Region(25, 60, 102.5, 150),
+        "ausnz": Region(-45, -12.5, 120, 175),
+        "arctic": Region(south=60),
+        "antarctic": Region(north=-60),
+    }
+)
+
+
+def region_weights(
+    names: Sequence[str], latitude: np.ndarray, longitude: np.ndarray, land_fraction: xr.DataArray | None = None
+) -> Float64[np.ndarray, "region lat lon"]:
+    """Give the weight of each grid cell in each region; weights of a region sum to 1.
+
+    Parameters
+    ----------
+    names
+        Names in `REGIONS`, each also with "_land" behind it.
+    latitude, longitude
+        Grid [degrees].
+    land_fraction
+        Land-sea mask (latitude, longitude), 0..1; needed for the land regions.
+
+    Raises
+    ------
+    VerificationError
+        If a name is unknown, a land region has no mask, or a region holds no grid point.
+    """
+    area = np.broadcast_to(cell_area_weights(latitude)[:, None], (latitude.size, longitude.size))
+    weights = []
+    for name in names:
+        box = name.removesuffix("_land")
+        if box not in REGIONS:
+            raise VerificationError(f"regions holds {name!r}; known are {list(REGIONS)}, each also with _land behind it.")
+        weight = area * REGIONS[box].mask(latitude, longitude)
+        if name.endswith("_land"):
+            if land_fraction is None:
+                raise VerificationError(
+                    f"region {name!r} needs land_sea_mask in truth, which lacks it. Add it, or leave _land away."
+                )
+            weight = weight * land_fraction.values
+        if not weight.sum() > 0:
+            raise VerificationError(f"region {name!r} holds no point of the grid. Leave it out of regions=[...].")
+        weights.append(weight / weight.sum())
+    return np.stack(weights)
+
+
+def regions_on(names: Sequence[str], latitude: np.ndarray, longitude: np.ndarray) -> list[str]:
+    """Keep the regions that hold at least one point of a grid: a coarse or regional grid lacks some."""
+    return [name for name in names if REGIONS.get(name, Region()).mask(latitude, longitude).any()]

@@ -1,0 +1,166 @@
+"""Which initial times are scored at which lead time: the same for every forecast and baseline, and none that was trained on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from forecast.verification.inputs import VerificationError, time_step
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The scored sample.
+
+    Attributes
+    ----------
+    initial_times
+        datetime64, ascending.
+    leads
+        timedelta64, ascending.
+    inside
+        (initial time, lead): whether the valid time is in truth, so that the pair is scored.
+    dropped
+        Why initial times of the forecast are not here, one sentence each.
+    """
+
+    initial_times: np.ndarray
+    leads: np.ndarray
+    inside: np.ndarray
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Number of initial times per lead time."""
+        return self.inside.sum(axis=0)
+
+    @property
+    def spacing(self) -> np.timedelta64:
+        """Time between initial times (the smallest); a day where there is one initial time."""
+        if self.initial_times.size < 2:
+            return np.timedelta64(1, "D")
+        return np.diff(self.initial_times).min()
+
+
+def choose_sample(
+    forecasts: Mapping[str, xr.Dataset],
+    truth: xr.Dataset,
+    *,
+    history: int = 1,
+    step: np.timedelta64 | None = None,
+    start: str | None = None,
+    end: str | None = None,
+) -> Sample:
+    """Find the initial times that every forecast has, and where truth verifies them.
+
+    Parameters
+    ----------
+    forecasts
+        Forecasts by name, the one under test first; its lead times count.
+    truth
+        Analyses.
+    history, step
+        Baselines start from `history` analyses, `step` apart (None: truth's step): initial times without them in truth are
+        dropped, for all.
+    start, end
+        First and last initial time to score (ISO 8601); None for all.
+
+    Raises
+    ------
+    VerificationError
+        If nothing is left to score; the message tells the spans of both sides.
+    """
+    first, *others = forecasts.values()
+    name = next(iter(forecasts))
+    times = first["time"].sel(time=slice(start, end)).values
+    dropped = []
+    for other_name, other in zip(list(forecasts)[1:], others, strict=True):
+        kept = np.intersect1d(times, other["time"].values)
+        if kept.size < times.size:
+            dropped.append(f"{times.size - kept.size} initial times are not in {other_name}.")
+        times = kept
+    analyses = truth["time"].values
+    step = time_step(truth) if step is None else step
+    kept = times
+    for back in range(history):
+        kept = kept[np.isin(kept - back * step, analyses)]
+    if kept.size < times.size:
+        dropped.append(
+            f"{times.size - kept.size} initial times lack {'the analysis' if history == 1 else f'{history} analyses'} "
+            f"in truth that baselines start from."
+        )
+    leads = first["prediction_timedelta"].values
+    inside = np.isin(kept[:, None] + leads, analyses)
+    used, verified = inside.any(axis=1), inside.any(axis=0)
+    if not used.any():
+        raise VerificationError(
+            f"no valid time of {name} is in truth: initial times {_span(first['time'].values)} (start={start}, end={end}), "
+            f"lead times up to {np.timedelta64(leads[-1], 'h')}, truth {_span(analyses)}. {' '.join(dropped)} "
+            f"Give a truth that covers the forecasts."
+        )
+    if not used.all():
+        dropped.append(f"{(~used).sum()} initial times have no valid time in truth.")
+    if not verified.all():
+        dropped.append(f"{(~verified).sum()} lead times have no valid time in truth.")
+    return Sample(kept[used], leads[verified], inside[np.ix_(used, verified)], tuple(dropped))
+
+
+def training_spans(dataset: xr.Dataset) -> list[tuple[np.datetime64, np.datetime64]]:
+    """Read the attribute `training_span` ("start/end" in ISO 8601, several separated by ";"); empty where there is none.
+
+    Raises
+    ------
+    VerificationError
+        If it is there and cannot be read: then nobody knows what the model has seen.
+    """
+    text = dataset.attrs.get("training_span")
+    if not text:
+        return []
+    spans = []
+    parts = [part.strip() for part in re.split(r"[;,]", str(text)) if part.strip()]
+    for part in parts:
+        try:
+            start, end = (value.strip().rstrip("Z") for value in part.split("/"))
+            spans.append((np.datetime64(start, "ns"), end_of(end)))
+        except ValueError as error:
+            raise VerificationError(
+                f"attribute training_span must read 'start/end' in ISO 8601; got {text!r}. Correct it, or set "
+                f"score_training_span=true to score without that safeguard."
+            ) from error
+    return spans
+
+
+def end_of(text: str) -> np.datetime64:
+    """Last instant of a time given to any precision: of the day for "2026-01-20"."""
+    value = np.datetime64(text)
+    return (value + 1).astype("datetime64[ns]") - np.timedelta64(1, "ns")  # 1 in the unit that the text was given to
+
+
+def refuse_training_times(
+    sample: Sample, spans: Sequence[tuple[np.datetime64, np.datetime64]], whose: str, override: str = "score_training_span"
+) -> None:
+    """Refuse to score what was trained on.
+
+    Raises
+    ------
+    VerificationError
+        If a scored initial or valid time lies in one of the spans.
+    """
+    valid = (sample.initial_times[:, None] + sample.leads)[sample.inside]
+    for start, end in spans:
+        for kind, times in (("initial", sample.initial_times), ("valid", valid)):
+            seen = times[(times >= start) & (times <= end)]
+            if seen.size:
+                raise VerificationError(
+                    f"{np.unique(seen).size} {kind} times, {_span(np.sort(seen))}, lie in the training span of {whose}, "
+                    f"{_span(np.asarray([start, end]))}: scores there say nothing about forecasts. Score later times "
+                    f"(start=DATE), or set {override}=true and say so with the scores."
+                )
+
+
+def _span(times: np.ndarray) -> str:
+    return f"{np.datetime64(times[0], 'h')} to {np.datetime64(times[-1], 'h')}" if times.size else "none"
