@@ -475,7 +475,10 @@ def _is_global(latitude: NDArray[np.floating], longitude: NDArray[np.floating]) 
 
 
 def _start(block: xr.Dataset) -> int:
-    return int(block["time"].values[0].astype("datetime64[ns]").astype("int64")) if "time" in block.dims else -(2**63)
+    """First time of a block in ns; static fields come before every time, though the time axis may lie beside them."""
+    if not any("time" in array.dims for array in block.data_vars.values()):
+        return -(2**63)
+    return int(block["time"].values[0].astype("datetime64[ns]").astype("int64"))
 
 
 def _hours(step: np.timedelta64) -> float:

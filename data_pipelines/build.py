@@ -21,13 +21,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from data_pipelines.audit import Audit, Auditor, Finding
+from data_pipelines.audit import Audit, Auditor, Finding, check_allowed
 from data_pipelines.combine import Join
 from data_pipelines.locations import beside, is_url
 from data_pipelines.sources import Selection, SourceError, locations_of, open_sources
-from data_pipelines.standardise import LEFT_OUT, NOTES
+from data_pipelines.standardise import LEFT_OUT, NOTES, meanings, restricted
 from data_pipelines.store import (
     ACCEPTED,
+    COMPRESSIONS,
+    CONTRACT,
     INCOMPLETE,
     StoreError,
     combine_digests,
@@ -40,6 +42,7 @@ from data_pipelines.store import (
     write_analysis,
     writing,
 )
+from data_pipelines.variables import canonical_order
 
 _BLOCK_BYTES = 96 * 2**20  # read at once; one more block is read ahead
 _REMOTE_READS = 16  # at a time: object stores answer slowly, but many at once
@@ -53,6 +56,9 @@ class Recipe:
 
     Attributes
     ----------
+    derive
+        Variables to compute from those read, by their names in `data_pipelines.derived.DERIVATIONS`; what they are
+        computed from is stored as well only if `Selection.variables` is None or names it.
     grid
         Regrid conservatively to this grid: "240x121" (longitudes x latitudes; an odd number of latitudes has
         poles), or "1.5deg" (with poles). None keeps the source's.
@@ -68,12 +74,20 @@ class Recipe:
         Throw an unfinished copy away instead of going on with it.
     """
 
+    derive: tuple[str, ...] = ()
     grid: str | None = None
     compression: str = "lz4"
     join: Join = "exact"
     allow: tuple[str, ...] = ()
     attributes: Mapping[str, str] = field(default_factory=dict)
     restart: bool = False
+
+    def __post_init__(self) -> None:
+        check_allowed(self.allow)
+        if self.compression not in COMPRESSIONS:
+            raise StoreError(f"compression must be one of {COMPRESSIONS}; got {self.compression!r}.")
+        if self.grid is not None:
+            parse_grid(self.grid)
 
 
 def build_analysis_store(
@@ -114,21 +128,14 @@ def build_analysis_store(
     recipe = recipe or Recipe()
     selection = selection or Selection()
     refuse_existing(out)
-    opened = _regridded(open_sources(sources, selection, join=recipe.join), recipe.grid)
+    opened = _regridded(_with_derived(sources, selection, recipe), recipe.grid)
     dataset, times = _without_duplicates(opened)
     auditor = Auditor(dataset, [str(source) for source in sources], recipe.allow, times)
     _audit_of(auditor.metadata_findings(), auditor).raise_if_refused()
     ledger = _Ledger(out, _fingerprint(sources, dataset, selection, recipe))
     ledger.prepare(recipe)
     if not ledger.created:
-        ledger.begin()
-        create_analysis_store(
-            ledger.partial,
-            dataset.drop_vars("expver", errors="ignore"),
-            compression=recipe.compression,
-            attributes=_attributes(dataset, sources, recipe, auditor),
-        )
-        ledger.mark_created()
+        _create(ledger, dataset, _attributes(dataset, sources, recipe, auditor), recipe.compression)
     digests = _fill(dataset, auditor, ledger, any(is_url(source) for source in sources), progress)
     report = auditor.result(data_hash=combine_digests(dataset, digests), store=str(out))
     with writing(out):
@@ -140,10 +147,47 @@ def build_analysis_store(
     return report
 
 
+def _create(ledger: _Ledger, dataset: xr.Dataset, attributes: Mapping[str, Any], compression: str) -> None:
+    ledger.begin()
+    template = dataset.drop_vars("expver", errors="ignore")
+    try:
+        create_analysis_store(ledger.partial, template, compression=compression, attributes=attributes)
+    except StoreError:  # nothing is in it yet that is worth keeping
+        ledger.discard()
+        raise
+    ledger.mark_created()
+
+
 def _audit_of(findings: list[Finding], auditor: Auditor) -> Audit:
     report = auditor.result()
     report.findings = findings
     return report
+
+
+def _with_derived(sources: Sequence[str | Path], selection: Selection, recipe: Recipe) -> xr.Dataset:
+    if not recipe.derive:
+        return open_sources(sources, selection, join=recipe.join)
+    from data_pipelines.derived import DERIVATIONS, derive
+
+    wanted = selection.variables
+    if wanted is not None:
+        inputs = [name for derived in recipe.derive if derived in DERIVATIONS for name in DERIVATIONS[derived].inputs]
+        selection = restricted(selection, variables=list(dict.fromkeys([*wanted, *inputs])))
+    read = open_sources(sources, selection, join=recipe.join)
+    out = derive(read, recipe.derive)
+    notes = [f"{name} computed from {', '.join(DERIVATIONS[name].inputs)}" for name in recipe.derive if name not in read]
+    if wanted is not None:
+        out = out.drop_vars([name for name in out.data_vars if not _is_wanted(str(name), [*wanted, *recipe.derive])])
+    out = out[canonical_order(str(name) for name in out.data_vars)].map(_as_stored, keep_attrs=True)
+    return out.assign_attrs({**read.attrs, NOTES: [*read.attrs.get(NOTES, []), *notes]})
+
+
+def _is_wanted(name: str, wanted: Sequence[str]) -> bool:
+    return any(name in meanings(asked) for asked in wanted)
+
+
+def _as_stored(array: xr.DataArray) -> xr.DataArray:
+    return array.astype(CONTRACT.dtype).transpose(*(dim for dim in CONTRACT.dims if dim in array.dims))
 
 
 def _regridded(dataset: xr.Dataset, grid: str | None) -> xr.Dataset:
@@ -319,10 +363,11 @@ class _Ledger:
                 )
             return
         refused = lines[-1].get("refused")
+        self._rewrite(lines)
         same = lines[0].get("fingerprint") == self.fingerprint
         answered = refused is not None and set(refused) <= set(recipe.allow)
         if recipe.restart or (refused is not None and not (same and answered)):
-            self._discard()
+            self.discard()
         elif not same:
             raise StoreError(
                 f"an unfinished copy made with other settings or from changed sources is at {self.partial}. Run the "
@@ -333,7 +378,7 @@ class _Ledger:
             self.done = {line["block"]: line for line in lines if "block" in line}
             self.created = any("created" in line for line in lines) and (is_url(self.partial) or Path(self.partial).exists())
             if not self.created:
-                self._discard()
+                self.discard()
 
     def begin(self) -> None:
         with writing(self.out):
@@ -374,7 +419,21 @@ class _Ledger:
                 break
         return lines
 
-    def _discard(self) -> None:
+    def _rewrite(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Drop the torn line of a killed build, or the next line would be torn with it."""
+        partial = beside(self.out, ".progress.partial")
+        with writing(self.out):
+            partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+            os.replace(partial, self.path)
+
+    def discard(self) -> None:
+        """Throw the unfinished copy away.
+
+        Raises
+        ------
+        StoreError
+            If it is remote: nothing is deleted there.
+        """
         if is_url(self.partial):
             raise StoreError(f"{self.partial} holds an unfinished copy that cannot be used; delete it, or choose another out=.")
         shutil.rmtree(self.partial, ignore_errors=True)
@@ -387,7 +446,9 @@ def _fingerprint(sources: Sequence[str | Path], dataset: xr.Dataset, selection: 
     digest = hashlib.sha256()
     settings = {
         "selection": asdict(selection),
+        "derive": recipe.derive,
         "grid": recipe.grid,
+        "block": _BLOCK_BYTES,
         "compression": recipe.compression,
         "join": recipe.join,
         "sources": [_state(source) for source in sources],

@@ -43,6 +43,7 @@ class BuildStoreConfig:
     time: str | None = None
     units: dict[str, str] = field(default_factory=dict)
     preliminary: bool = False
+    derive: list[str] = field(default_factory=list)
     grid: str | None = None
     compression: str = "lz4"
     join: str = "exact"
@@ -67,7 +68,7 @@ class BuildStoreConfig:
     def recipe(self) -> Recipe:
         """What to make of it."""
         join: Join = "inner" if self.join == "inner" else "exact"
-        return Recipe(self.grid, self.compression, join, tuple(self.allow), self.attributes, self.restart)
+        return Recipe(tuple(self.derive), self.grid, self.compression, join, tuple(self.allow), self.attributes, self.restart)
 
 
 def build(config: BuildStoreConfig, console: Console) -> Audit:
@@ -106,7 +107,7 @@ def _sources(config: BuildStoreConfig, bar: Progress) -> list[str | Path]:
     return sources
 
 
-@entry(BuildStoreConfig, "data_pipelines/build_store", lists=("source", "variables", "levels", "allow"))
+@entry(BuildStoreConfig, "data_pipelines/build_store", lists=("source", "variables", "levels", "derive", "allow"))
 def main(config: BuildStoreConfig) -> str:
     """Build, show the audit, say where the store is."""
     console = Console(stderr=True)

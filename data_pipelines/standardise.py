@@ -666,8 +666,7 @@ def _as_end(text: str, name: str) -> np.datetime64:
     """The last moment that `text` names: a date includes its day, a month its month."""
     _as_time(text, name)
     period = np.array(text.strip().removesuffix("Z"), dtype="datetime64")
-    after: np.datetime64 = (period + 1).astype("datetime64[ns]")[()]
-    return after - np.timedelta64(1, "ns")
+    return np.datetime64(str(period + 1), "ns") - np.timedelta64(1, "ns")
 
 
 _STEP = re.compile(r"(?P<count>\d+)\s*(?P<unit>h|hour|hours|d|day|days|min|m|minutes)")

@@ -58,7 +58,9 @@ def test_variables_are_put_side_by_side() -> None:
 
 def test_different_times_are_refused_with_both_spans_unless_told() -> None:
     parts = [piece(pressure(1, 3), "surface.nc"), piece(cds_new(), "levels.nc")]
-    with pytest.raises(SourceError, match=r"surface.nc 2020-02-27T06:00 to .*2 steps.*; levels.nc 2020-02-27T00:00 to .*join=inner"):
+    with pytest.raises(
+        SourceError, match=r"surface.nc 2020-02-27T06:00 to .*2 steps.*; levels.nc 2020-02-27T00:00 to .*join=inner"
+    ):
         combine(parts)
     joined = combine(parts, "inner")
     np.testing.assert_array_equal(joined["time"], standardise(pressure(1, 3))["time"])

@@ -60,7 +60,7 @@ def test_new_cds_layout() -> None:
 @pytest.mark.parametrize("as_text", [False, True])
 def test_legacy_cds_layout_combines_final_and_preliminary(as_text: bool) -> None:
     raw = layouts.cds_legacy()
-    wanted = xr.where(raw["msl"].isel(expver=0).isnull(), raw["msl"].isel(expver=1), raw["msl"].isel(expver=0))
+    wanted = raw["msl"].isel(expver=0, drop=True).fillna(raw["msl"].isel(expver=1, drop=True))
     if as_text:
         raw = raw.assign_coords(expver=["0001", "0005"])
     out = standardise(raw)
@@ -99,7 +99,9 @@ def test_shuffled_axes_are_sorted_with_their_values() -> None:
     np.testing.assert_array_equal(out["time"], wanted["time"])
 
 
-@pytest.mark.parametrize(("name", "units"), [("plev", None), ("plev", "Pa"), ("isobaricInPa", None), ("lev", "Pa"), ("level", "hPa")])
+@pytest.mark.parametrize(
+    ("name", "units"), [("plev", None), ("plev", "Pa"), ("isobaricInPa", None), ("lev", "Pa"), ("level", "hPa")]
+)
 def test_pressure_in_pa_is_told_by_units_name_or_size(name: str, units: str | None) -> None:
     raw = layouts.cds_new().rename(pressure_level=name).assign_coords({name: [85000.0, 50000.0]})
     if units is not None:
@@ -126,7 +128,9 @@ def test_levels_in_names_are_stacked() -> None:
 def test_wanted_levels_come_in_order_and_missing_ones_are_named() -> None:
     out = standardise(layouts.cds_new(), Selection(levels=[850]))
     np.testing.assert_array_equal(out["level"], [850])
-    with pytest.raises(SourceError, match=r"level 925 hPa of temperature is missing: wanted are \[850, 925\]; .* has \[500, 850\]"):
+    with pytest.raises(
+        SourceError, match=r"level 925 hPa of temperature is missing: wanted are \[850, 925\]; .* has \[500, 850\]"
+    ):
         standardise(layouts.cds_new(), Selection(levels=[925, 850]))
 
 
@@ -136,7 +140,9 @@ def test_variable_may_be_asked_for_by_any_name(asked: str) -> None:
 
 
 def test_missing_variable_is_named_with_what_is_there() -> None:
-    with pytest.raises(MissingVariable, match=r"variable msl is missing: wanted were \['msl'\]; the source has \['temperature'\]"):
+    with pytest.raises(
+        MissingVariable, match=r"variable msl is missing: wanted were \['msl'\]; the source has \['temperature'\]"
+    ):
         standardise(layouts.cds_new(), Selection(variables=["msl"]))
 
 
@@ -255,7 +261,12 @@ def test_static_field_repeated_in_time_is_taken_once() -> None:
 
 
 def test_integer_dates_are_read() -> None:
-    raw = layouts.cds_new(steps=3).drop_vars("expver").rename(valid_time="date").assign_coords(date=[20200101, 20200201, 20200301])
+    raw = (
+        layouts.cds_new(steps=3)
+        .drop_vars("expver")
+        .rename(valid_time="date")
+        .assign_coords(date=[20200101, 20200201, 20200301])
+    )
     np.testing.assert_array_equal(standardise(raw)["time"], np.array(["2020-01", "2020-02", "2020-03"], dtype="datetime64[ns]"))
 
 
@@ -281,7 +292,9 @@ def test_units_are_converted_and_said() -> None:
 def test_wrong_units_are_refused_and_can_be_set_right_by_name() -> None:
     raw = layouts.cds_new()
     raw["t"].attrs["units"] = "m s**-1"
-    with pytest.raises(SourceError, match=r"t in the source has units 'm s\*\*-1', which cannot become 'K'.* units.temperature="):
+    with pytest.raises(
+        SourceError, match=r"t in the source has units 'm s\*\*-1', which cannot become 'K'.* units.temperature="
+    ):
         standardise(raw)
     out = standardise(raw, Selection(units={"temperature": "K"}))
     assert any("as told by units=" in note for note in out.attrs[NOTES])
@@ -297,7 +310,10 @@ def test_missing_units_are_assumed_and_said() -> None:
     ("change", "message"),
     [
         (lambda raw: raw.drop_vars("latitude"), "has no coordinate latitude"),
-        (lambda raw: raw.stack(values=("latitude", "longitude")).reset_index("values"), "reduced Gaussian or unstructured grid"),
+        (
+            lambda raw: raw.stack(values=("latitude", "longitude")).reset_index("values"),
+            "reduced Gaussian or unstructured grid",
+        ),
         (lambda raw: raw.assign_coords(latitude=(("latitude", "longitude"), np.zeros((5, 8)))), "curved or projected grid"),
         (lambda raw: raw.assign_coords(latitude=[90, 45, 45, 0, -90]), "a latitude twice"),
         (lambda raw: raw.assign_coords(longitude=[0, 1, 2, 3, 4, 5, 6, 6]), "a longitude twice"),
@@ -316,7 +332,9 @@ def test_source_that_cannot_become_an_analysis_says_why(change: Callable[[xr.Dat
 def test_different_levels_cannot_share_one_axis() -> None:
     raw = layouts.cds_new()
     both = raw.assign(z=raw["t"].isel(pressure_level=0).assign_attrs(units="m**2 s**-2"))
-    with pytest.raises(SourceError, match=r"lie on different levels: geopotential has \[850\]; temperature has \[500, 850\].*levels=\[850\]"):
+    with pytest.raises(
+        SourceError, match=r"lie on different levels: geopotential has \[850\]; temperature has \[500, 850\].*levels=\[850\]"
+    ):
         standardise(both.assign(z=both["z"].expand_dims(level=[850]).assign_attrs(units="m**2 s**-2")))
 
 

@@ -53,7 +53,7 @@ def test_what_goes_in_comes_out(tmp_path: Path, compression: str) -> None:
 
 def test_layout_on_disk_is_the_contract(tmp_path: Path) -> None:
     build(tmp_path / "a.zarr", make_analysis())
-    group = zarr.open_group(tmp_path / "a.zarr", mode="r")
+    group: Any = zarr.open_group(tmp_path / "a.zarr", mode="r")
     assert group.metadata.zarr_format == 3
     assert group["time"].dtype == np.int64
     assert group["time"].attrs["units"] == "hours since 1900-01-01"
@@ -64,10 +64,10 @@ def test_layout_on_disk_is_the_contract(tmp_path: Path) -> None:
 
 
 def test_chunk_is_whole_globes_of_about_four_megabytes(tmp_path: Path) -> None:
-    """73 x 144 float32 are 42 kB: 99 steps make 4 MiB, 64 is the power of two below, so chunks of all variables end together."""
+    """A field of 73 x 144 is 42 kB: 99 make 4 MiB. 64, the power of two below, makes chunks of all variables end together."""
     template = make_analysis(steps=200, rows=73, columns=144, levels=(50, 100, 200, 500, 850))
     create_analysis_store(tmp_path / "a.zarr", template)
-    group = zarr.open_group(tmp_path / "a.zarr", mode="r")
+    group: Any = zarr.open_group(tmp_path / "a.zarr", mode="r")
     assert group["mean_sea_level_pressure"].chunks == (64, 73, 144)
     assert group["temperature"].chunks == (16, 5, 73, 144)
     assert steps_per_chunk(tmp_path / "a.zarr") == 64
@@ -156,7 +156,9 @@ def broken(data: xr.Dataset, how: str) -> xr.Dataset:
         "backwards": lambda: data.isel(time=slice(None, None, -1)),
         "no dates": lambda: data.assign_coords(time=np.arange(data.sizes["time"])),
         "surface on level": lambda: data[["temperature"]].rename(temperature="2m_temperature"),
-        "level missing": lambda: data[["mean_sea_level_pressure"]].rename(mean_sea_level_pressure="temperature").pipe(in_kelvin),
+        "level missing": lambda: (
+            data[["mean_sea_level_pressure"]].rename(mean_sea_level_pressure="temperature").pipe(in_kelvin)
+        ),
         "empty": lambda: data[[]],
         "no coordinate": lambda: data.drop_vars("latitude"),
     }
@@ -238,7 +240,10 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data.assign_coords(time=data["time"] + np.timedelta64(900, "h")), "is not in .* Create the store with every"),
+        (
+            lambda data: data.assign_coords(time=data["time"] + np.timedelta64(900, "h")),
+            "is not in .* Create the store with every",
+        ),
         (lambda data: data.assign_coords(longitude=data["longitude"] + 1), "longitude of the data differs"),
         (lambda data: data.assign_coords(level=[300, 850]), "level of the data differs"),
         (lambda data: data.rename(temperature="vorticity"), r"vorticity is not in .* it holds"),

@@ -67,7 +67,12 @@ def test_spelling_alone_changes_no_value() -> None:
 
 @pytest.mark.parametrize(
     ("variable", "units"),
-    [("mean_sea_level_pressure", "K"), ("significant_height_of_total_swell", "kg m-2"), ("temperature", "m"), ("vorticity", "m2")],
+    [
+        ("mean_sea_level_pressure", "K"),
+        ("significant_height_of_total_swell", "kg m-2"),
+        ("temperature", "m"),
+        ("vorticity", "m2"),
+    ],
 )
 def test_what_cannot_be_converted_says_so(variable: str, units: str) -> None:
     """Metres become geopotential and kg m-2 become metres for those variables only that mean it."""
