@@ -110,15 +110,15 @@ class Block(nn.Module):
 class PuYun(nn.Module):
     """Forecaster from `requirements.history` states to the next one, in physical units on both sides.
 
-    Sizes that ship as configs, with their parameters (a test counts them):
+    Sizes in `configs/forecast/model`, with their trainable parameters (a test counts them):
 
-    =====================  ==========  =======  ========  =====  ===========
-    config                 grid        fields   width     patch  parameters
-    =====================  ==========  =======  ========  =====  ===========
-    puyun_tiny             73 x 144    2        see YAML
-    puyun_1p5deg           121 x 240   69
-    puyun_0p25deg          721 x 1440  69
-    =====================  ==========  =======  ========  =====  ===========
+    =============  ============  ======  =====  ======  =====  ===========
+    config         grid          fields  width  blocks  patch  parameters
+    =============  ============  ======  =====  ======  =====  ===========
+    puyun_tiny     73 x 144      2       96     6       2      627,272
+    puyun_1p5deg   121 x 240     69      256    24      2      20,435,220
+    puyun_0p25deg  721 x 1440    69      512    48      8      174,145,856
+    =============  ============  ======  =====  ======  =====  ===========
 
     Parameters
     ----------

@@ -77,7 +77,7 @@ class TrainingConfig:
     out
         Folder for the checkpoint, the log (`log.jsonl`) and the curves (`curves.png`).
     sources
-        Stores to learn from; the first one gives the grid and the statistics, and its span is the training span.
+        Stores to learn from, by any name; the first one gives the grid and the statistics, and its span is the training span.
     channels
         Fields of the state.
     initial
@@ -108,7 +108,7 @@ class TrainingConfig:
     """
 
     out: str = "outputs/training"
-    sources: list[SourceConfig] = field(default_factory=list)
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
     channels: list[str] = field(default_factory=lambda: ["mean_sea_level_pressure", "vorticity_850"])
     forcings: list[str] = field(default_factory=lambda: ["cos_zenith"])
     history: int = 2
@@ -227,6 +227,10 @@ def _root_mean_square(field: xr.DataArray) -> xr.DataArray:
     return np.sqrt((field**2).mean(["latitude", "longitude"]))
 
 
+class TrainingError(ValueError):
+    """A training that cannot go on."""
+
+
 class LeadBalance:
     """Running mean error at each lead time."""
 
@@ -250,7 +254,7 @@ class Trainer:
 
     def __init__(self, config: TrainingConfig) -> None:
         if not config.sources:
-            raise ValueError("sources is empty: name at least one analysis store to learn from.")
+            raise ValueError("sources is empty: name at least one analysis store to learn from, as in sources.era5.store=STORE.")
         self.config = config
         self.out = Path(config.out)
         if (self.out / "checkpoint").exists():
@@ -260,7 +264,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.rng = np.random.default_rng(config.seed)
         self.device = choose_device(config.device)
-        self.sources = [Source(source, config.channels) for source in config.sources]
+        self.sources = [Source(source, config.channels) for source in config.sources.values()]
         first = self.sources[0].analysis
         self.requirements = Requirements.of(first, config.channels, history=config.history, forcings=config.forcings)
         self.model = self._build_model(first).to(self.device)
@@ -286,7 +290,7 @@ class Trainer:
 
     def _build_model(self, analysis: xr.Dataset) -> PuYun:
         statistics = compute_statistics(analysis)
-        for source, settings in zip(self.sources[1:], self.config.sources[1:], strict=True):
+        for source, settings in zip(self.sources[1:], list(self.config.sources.values())[1:], strict=True):
             if settings.match_statistics:
                 source.match(compute_statistics(source.analysis), statistics)
         model = PuYun(self.config.model, self.requirements, statistics)
@@ -357,7 +361,7 @@ class Trainer:
             total = total + (error * weights).mean() / len(truths)
             frames = torch.cat([frames[:, 1:], (frames[:, -1] + self.model.tendency * tendency)[:, None]], dim=1)
         if not torch.isfinite(total):
-            raise FloatingPointError(
+            raise TrainingError(
                 f"the loss is {float(total)} at step {self.step}; lower learning_rate, or look for bad data with the store's audit."
             )
         total.backward()
@@ -387,7 +391,7 @@ class Trainer:
         Every forecast starts from an analysis (before or in the span) and runs through the earlier stages first.
         """
         config, need = self.config, self.requirements
-        whole = Source(SourceConfig(store=config.sources[0].store), config.channels)
+        whole = Source(SourceConfig(store=next(iter(config.sources.values())).store), config.channels)
         first, last = np.searchsorted(whole.times, [np.datetime64(config.validation_start), np.datetime64(config.validation_end) + np.timedelta64(1, "D")])
         leads = [hours // need.step_hours for hours in config.validation_leads if hours <= config.lead_until_hours]
         deepest = max(leads)

@@ -1,0 +1,163 @@
+"""The network: sizes, symmetries, units, and that every input matters."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from forecast.puyun import PuYun, PuYunConfig
+from forecast.requirements import Requirements
+from tests.helpers.puyun import SIXTY_NINE, make_puyun, make_requirements, model_config
+
+TIME = np.array(["2026-01-01T06", "2026-01-03T18"], dtype="datetime64[ns]")
+SIZES = [
+    ("puyun_tiny", 73, 144, ("mean_sea_level_pressure", "vorticity_850")),
+    ("puyun_1p5deg", 121, 240, SIXTY_NINE),
+    ("puyun_0p25deg", 721, 1440, SIXTY_NINE),
+]
+
+
+def frames_for(model: PuYun, batch: int = 2) -> torch.Tensor:
+    torch.manual_seed(1)
+    need = model.requirements
+    noise = torch.randn(batch, need.history, len(need.channels), *need.grid_shape)
+    return model.mean_field + model.deviation * noise
+
+
+@pytest.mark.parametrize(("name", "rows", "columns", "channels"), SIZES)
+def test_parameter_count_is_what_the_docstring_says(name: str, rows: int, columns: int, channels: tuple[str, ...]) -> None:
+    with torch.device("meta"):
+        model = PuYun(model_config(name), make_requirements(rows, columns, channels))
+    row = re.search(rf"{name} .*", PuYun.__doc__)
+    assert row is not None
+    stated = row.group().split()
+    assert f"{rows} x {columns}" in row.group()
+    assert stated[-1] == f"{model.parameter_count():,}"
+    assert stated[-5] == str(len(channels))
+    assert int(stated[-3]) == sum(model.config.depth)
+
+
+@pytest.mark.parametrize(("name", "rows", "columns", "channels"), SIZES)
+def test_every_size_runs_on_the_meta_device(name: str, rows: int, columns: int, channels: tuple[str, ...]) -> None:
+    with torch.device("meta"):
+        model = PuYun(model_config(name), make_requirements(rows, columns, channels))
+        frames = torch.zeros(1, 2, len(channels), rows, columns)
+        out = model(frames, torch.zeros(1, 1, rows, columns), torch.zeros(1, 14))
+    assert out.shape == (1, len(channels), rows, columns)
+
+
+@pytest.mark.parametrize("settings", [{}, {"patch": 2}, {"attention": "lka"}, {"gradient_checkpointing": True}])
+def test_untrained_network_forecasts_persistence(settings: dict) -> None:
+    model = make_puyun(make_requirements(25, 48), awake=False, **settings)
+    frames = frames_for(model)
+    torch.testing.assert_close(model(frames, *model.inputs_at(TIME, np.zeros(2))), frames[:, -1], rtol=0, atol=0)
+
+
+def test_output_is_last_frame_plus_tendency_in_its_own_units() -> None:
+    model = make_puyun()
+    frames, inputs = frames_for(model), model.inputs_at(TIME, np.zeros(2))
+    wanted = frames[:, -1] + model.tendency * model.normalised_tendency(frames, *inputs)
+    torch.testing.assert_close(model(frames, *inputs), wanted)
+    assert (model(frames, *inputs) - frames[:, -1]).abs().mean() > 0
+
+
+@pytest.mark.parametrize("attention", ["lka", "gated"])
+@pytest.mark.parametrize("patch", [1, 2])
+def test_turning_globe_and_statistics_turns_the_forecast(attention: str, patch: int) -> None:
+    """With the same sun everywhere, nothing marks a meridian but the fields and their climate."""
+    model = make_puyun(make_requirements(25, 48), attention=attention, patch=patch)
+    frames, (forcings, features) = frames_for(model), model.inputs_at(TIME, np.zeros(2))
+    forcings = torch.zeros_like(forcings)
+    with torch.no_grad():
+        wanted = model(frames, forcings, features).roll(4, -1)
+        model.mean_field.copy_(model.mean_field.roll(4, -1))
+        model.deviation_field.copy_(model.deviation_field.roll(4, -1))
+        got = model(frames.roll(4, -1), forcings, features)
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-3)
+
+
+def test_every_input_matters() -> None:
+    model = make_puyun()
+    frames, (forcings, features) = frames_for(model), model.inputs_at(TIME, np.zeros(2))
+    reference = model(frames, forcings, features)
+    first, last = frames.clone(), frames.clone()
+    first[:, 0] += model.deviation
+    last[:, 1, :, 3, 5] += model.deviation[:, 0, 0]
+    for changed in [
+        (first, forcings, features),
+        (last, forcings, features),
+        (frames, forcings + 1, features),
+        (frames, forcings, model.inputs_at(TIME + np.timedelta64(180, "D"), np.zeros(2))[1]),
+        (frames, forcings, model.inputs_at(TIME, np.full(2, 120.0))[1]),
+    ]:
+        assert not torch.allclose(model(*changed), reference)
+
+
+def test_gradient_checkpointing_gives_the_same_gradients() -> None:
+    plain, frugal = make_puyun(), make_puyun(gradient_checkpointing=True)
+    frames, inputs = frames_for(plain), plain.inputs_at(TIME, np.zeros(2))
+    for model in (plain, frugal):
+        model.train()
+        model.normalised_tendency(frames, *inputs).square().mean().backward()
+    for one, other in zip(plain.parameters(), frugal.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_bfloat16_agrees_to_its_digits() -> None:
+    model = make_puyun()
+    frames, inputs = frames_for(model), model.inputs_at(TIME, np.zeros(2))
+    with torch.no_grad():
+        wanted = model.normalised_tendency(frames, *inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            got = model.normalised_tendency(frames, *inputs).float()
+    # 8 bits of mantissa through a dozen layers.
+    assert (got - wanted).norm() / wanted.norm() < 0.03
+
+
+def test_forcings_belong_to_the_target_time() -> None:
+    model = make_puyun()
+    forcings, features = model.inputs_at(TIME, np.zeros(2))
+    later, _ = model.inputs_at(TIME - model.requirements.step, np.zeros(2))
+    assert forcings.shape == (2, 1, 13, 24)
+    assert features.shape == (2, 14)
+    assert not torch.allclose(forcings, later)
+    # At 12 UTC the sun stands over Greenwich, at longitude 0.
+    assert int(forcings[0, 0].sum(0).argmax()) == 0
+
+
+def test_state_dict_rebuilds_the_network() -> None:
+    model = make_puyun()
+    copy = PuYun.from_config(model.to_config(), model.requirements)
+    copy.load_state_dict(model.state_dict())
+    frames, inputs = frames_for(model), model.inputs_at(TIME, np.zeros(2))
+    torch.testing.assert_close(copy.eval()(frames, *inputs), model(frames, *inputs), rtol=0, atol=0)
+
+
+def test_weights_move_over_without_statistics() -> None:
+    model = make_puyun()
+    other = PuYun(model.config, model.requirements)
+    other.load_weights_of(model)
+    torch.testing.assert_close(other.head.weight, model.head.weight)
+    assert torch.equal(other.mean_field, torch.zeros_like(other.mean_field))
+
+
+def test_weights_of_another_form_are_refused() -> None:
+    with pytest.raises(ValueError, match="another form.*parameters differ.*'width': 16"):
+        make_puyun(width=8).load_weights_of(make_puyun(width=16))
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"attention": "softmax"}, "attention must be one of .*gated.*lka.*got 'softmax'"),
+    ({"width": 0}, "width must be at least 1; got 0"),
+    ({"depth": ()}, "depth must hold at least one stage"),
+    ({"dropout": 1.0}, r"dropout must lie in \[0, 1\); got 1.0"),
+])  # fmt: skip
+def test_wrong_settings_are_refused_by_name(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PuYunConfig(**settings)
+
+
+def test_requirements_of_an_empty_state_are_refused() -> None:
+    with pytest.raises(ValueError, match="channels is empty"):
+        Requirements((), (90.0, -90.0), (0.0, 180.0))
