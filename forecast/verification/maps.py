@@ -107,11 +107,10 @@ def _draw_field(
     import cartopy.feature as cfeature
     from matplotlib import colormaps
     from matplotlib.colors import BoundaryNorm
-    from matplotlib.ticker import MaxNLocator
 
     values, edges = _from_dateline(field, longitude)
     rows = np.concatenate([[90.0], (latitude[:-1] + latitude[1:]) / 2, [-90.0]])
-    boundaries = MaxNLocator(COLOURS).tick_values(*limits)
+    boundaries = _boundaries(limits)
     norm = BoundaryNorm(boundaries, colormaps[colours].N, extend="both")
     image = axes.pcolormesh(edges, rows, values, cmap=colours, norm=norm, transform=ccrs.PlateCarree(), rasterized=True)
     coastline = cfeature.NaturalEarthFeature("physical", "coastline", "110m")
@@ -119,6 +118,18 @@ def _draw_field(
     axes.set_global()  # type: ignore[attr-defined]
     axes.spines["geo"].set_linewidth(0.6)
     return image
+
+
+def _boundaries(limits: tuple[float, float]) -> np.ndarray:
+    """Steps of colour at round values; around zero where the limits are symmetric, so that zero has a colour of its own."""
+    from matplotlib.ticker import MaxNLocator
+
+    values = MaxNLocator(COLOURS).tick_values(*limits)
+    if limits[0] != -limits[1]:
+        return values
+    step = values[1] - values[0]
+    count = round(limits[1] / step)
+    return step * (np.arange(-count, count + 2) - 0.5)
 
 
 def _draw_contours(axes: Axes, latitude: np.ndarray, longitude: np.ndarray, field: np.ndarray, spacing: float) -> None:
