@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +35,9 @@ from data_pipelines.store import (
     StoreError,
     combine_digests,
     create_analysis_store,
+    exists,
     field_digest,
+    is_unfinished,
     load_checked,
     refuse_existing,
     set_attributes,
@@ -127,7 +130,8 @@ def build_analysis_store(
     """
     recipe = recipe or Recipe()
     selection = selection or Selection()
-    refuse_existing(out)
+    if not (is_url(out) and is_unfinished(out)):
+        refuse_existing(out)
     opened = _regridded(_with_derived(sources, selection, recipe), recipe.grid)
     dataset, times = _without_duplicates(opened)
     auditor = Auditor(dataset, [str(source) for source in sources], recipe.allow, times)
@@ -282,20 +286,13 @@ def _fill(
     total = dataset.sizes.get("time", 0)
     blocks = list(_blocks(dataset[timed], ledger.partial)) if total else []
     missing = [block for block in blocks if block.start not in ledger.done]
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        ahead = reader.submit(_read, dataset[timed], missing[0], remote) if missing else None
-        for number, block in enumerate(missing):
-            if ahead is None:
-                break
-            loaded = ahead.result()
-            following = missing[number + 1] if number + 1 < len(missing) else None
-            ahead = reader.submit(_read, dataset[timed], following, remote) if following is not None else None
-            report = auditor.look(loaded)
-            write_analysis(ledger.partial, loaded)
-            hashes = {name: [field_digest(step).hex() for step in loaded[name].values] for name in timed}
-            ledger.add(block.start, report, hashes)
-            if progress is not None:
-                progress(block.stop, total)
+    for block, loaded in _read_ahead(dataset[timed], missing, remote):
+        report = auditor.look(loaded)
+        write_analysis(ledger.partial, loaded)
+        hashes = {name: [field_digest(step).hex() for step in loaded[name].values] for name in timed}
+        ledger.add(block.start, report, hashes)
+        if progress is not None:
+            progress(block.stop, total)
     reports = {report["start"] for report in auditor.reports}
     for block in blocks:
         entry = ledger.done[block.start]
@@ -314,6 +311,19 @@ def _blocks(dataset: xr.Dataset, store: str | Path) -> Iterator[slice]:
     size = chunk * max(1, _BLOCK_BYTES // (per_step * chunk))
     for start in range(0, total, size):
         yield slice(start, min(start + size, total))
+
+
+def _read_ahead(dataset: xr.Dataset, blocks: Sequence[slice], remote: bool) -> Iterator[tuple[slice, xr.Dataset]]:
+    """Read the next block while the last one is audited and written."""
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        pending: deque[tuple[slice, Future[xr.Dataset]]] = deque()
+        for block in blocks:
+            pending.append((block, reader.submit(_read, dataset, block, remote)))
+            if len(pending) > 1:
+                ready, future = pending.popleft()
+                yield ready, future.result()
+        for ready, future in pending:
+            yield ready, future.result()
 
 
 def _read(dataset: xr.Dataset, block: slice, remote: bool) -> xr.Dataset:
@@ -357,7 +367,7 @@ class _Ledger:
         self.allow = recipe.allow
         lines = self._lines()
         if not lines:
-            if not is_url(self.partial) and Path(self.partial).exists():
+            if exists(self.partial):
                 raise StoreError(
                     f"{self.partial} is in the way, and no interrupted build made it. Move it away, or choose another out=."
                 )
@@ -376,7 +386,7 @@ class _Ledger:
             )
         else:
             self.done = {line["block"]: line for line in lines if "block" in line}
-            self.created = any("created" in line for line in lines) and (is_url(self.partial) or Path(self.partial).exists())
+            self.created = any("created" in line for line in lines) and exists(self.partial)
             if not self.created:
                 self.discard()
 
@@ -434,9 +444,10 @@ class _Ledger:
         StoreError
             If it is remote: nothing is deleted there.
         """
-        if is_url(self.partial):
+        if is_url(self.partial) and exists(self.partial):
             raise StoreError(f"{self.partial} holds an unfinished copy that cannot be used; delete it, or choose another out=.")
-        shutil.rmtree(self.partial, ignore_errors=True)
+        if not is_url(self.partial):
+            shutil.rmtree(self.partial, ignore_errors=True)
         self.path.unlink()
         self.done = {}
 

@@ -128,12 +128,14 @@ class _Door:
         self.origin = origin
         self.notes: list[str] = []
         self.left_out: list[str] = []
+        self.not_asked: set[str] = set()
 
     def open(self) -> xr.Dataset:
         dataset = self._name_horizontal_axes(self.raw)
         dataset = self._one_member(dataset)
         dataset = self._name_time(dataset)
-        dataset = self._select_time(dataset)
+        dataset = self._only_wanted(dataset)
+        dataset = self._select_time(_with_positions(dataset))
         dataset = _chunk(dataset)
         dataset = self._combine_expver(dataset)
         fields = self._fields(dataset)
@@ -200,6 +202,21 @@ class _Door:
             self.notes.append("longitude was in no order; sorted")
             dataset = dataset.isel(longitude=np.argsort(dataset["longitude"].values))
         return dataset
+
+    def _only_wanted(self, dataset: xr.Dataset) -> xr.Dataset:
+        """Leave fields out that nobody asked for, before any of them costs anything: ARCO-ERA5 has 273."""
+        if self.selection.variables is None:
+            return dataset
+        wanted = {name for asked in self.selection.variables for name in meanings(asked)}
+        kept: list[Hashable] = []
+        for name in dataset.data_vars:
+            possible = _possible_names(str(name))
+            if possible & wanted:
+                kept.append(name)
+            elif possible:
+                self.left_out.append(f"{name} was not asked for")
+                self.not_asked.add(min(possible) if len(possible) == 1 else str(name))
+        return dataset[kept]
 
     # -- members, time, versions -----------------------------------------------------------------------------------
 
@@ -483,7 +500,8 @@ class _Door:
                 why = next((f" ({text})" for text in self.left_out if text.split(" ", 1)[0] == asked), "")
                 raise MissingVariable(
                     f"variable {asked} is missing{why}: wanted were {list(self.selection.variables)}; {self.origin} has "
-                    f"{canonical_order(offered)}. Choose from these with variables=..., or add a source that has it.",
+                    f"{canonical_order({*offered, *self.not_asked})}. Choose from these with variables=..., or add a source "
+                    "that has it.",
                     asked,
                 )
             wanted.append(name)
@@ -624,6 +642,12 @@ def _split_level(name: str) -> tuple[Variable, int] | None:
     return None if found is None else (found, int(match["level"]))
 
 
+def _possible_names(name: str) -> set[str]:
+    """What a field could be, before it is known whether it lies on levels."""
+    split = _split_level(name)
+    return {*meanings(name), *([] if split is None else [split[0].name])}
+
+
 def _find_coordinate(dataset: xr.Dataset, names: Iterable[str], standard_name: str) -> str | None:
     for name in names:
         if name in dataset.coords:
@@ -697,21 +721,43 @@ def _exact_degrees(values: NDArray[Any]) -> NDArray[np.float64]:
     return np.round(exact, _COORDINATE_DIGITS) if values.dtype.itemsize <= 4 else exact
 
 
+_POSITION = "_position"  # where a time stands in the stored array
+
+
+def _with_positions(dataset: xr.Dataset) -> xr.Dataset:
+    if "time" not in dataset.dims:
+        return dataset
+    return dataset.assign_coords({_POSITION: ("time", np.arange(dataset.sizes["time"]))})
+
+
 def _chunk(dataset: xr.Dataset) -> xr.Dataset:
-    """Make fields lazy by dask, in blocks along time that follow the stored chunks."""
+    """Make fields lazy by dask, in blocks along time that begin and end where stored chunks do."""
+    if "time" not in dataset.dims:
+        return dataset.chunk()
+    positions = dataset[_POSITION].values
+    dataset = dataset.drop_vars(_POSITION)
     chunked: dict[Hashable, xr.DataArray] = {}
     for name, array in dataset.data_vars.items():
         if "time" not in array.dims:
             chunked[name] = array.chunk()
             continue
-        stored = array.encoding.get("preferred_chunks", {})
-        position = array.dims.index("time")
-        sizes = array.encoding.get("chunks") or array.encoding.get("chunksizes") or ()
-        steps = stored.get("time") or (sizes[position] if len(sizes) == array.ndim else None)
-        per_step = max(1, array.dtype.itemsize * array.size // max(1, array.sizes["time"]))
+        per_step = max(1, array.dtype.itemsize * array.size // array.sizes["time"])
         fitting = max(1, _BLOCK_BYTES // per_step)
-        chunked[name] = array.chunk({"time": min(steps or max(1, fitting // 4), fitting)})
+        chunked[name] = array.chunk({"time": _blocks(positions, _stored_steps(array) or max(1, fitting // 4), fitting)})
     return dataset.assign(chunked)
+
+
+def _stored_steps(array: xr.DataArray) -> int | None:
+    """How many times share a stored chunk; None if the file is not chunked."""
+    stored = array.encoding.get("preferred_chunks", {})
+    return next((int(stored[name]) for name in TIME_NAMES if name in stored), None)
+
+
+def _blocks(positions: NDArray[np.intp], stored: int, largest: int) -> tuple[int, ...]:
+    """Lengths of runs of positions that lie in the same stored chunk, cut where they are longer than `largest`."""
+    starts = np.flatnonzero(np.diff(positions // stored)) + 1
+    lengths = np.diff(np.concatenate([[0], starts, [positions.size]]))
+    return tuple(int(part) for length in lengths for part in (*[largest] * (length // largest), length % largest) if part)
 
 
 def _only_attributes(array: xr.DataArray, attributes: Mapping[str, Any]) -> xr.DataArray:

@@ -217,7 +217,7 @@ def open_analysis(path: str | Path, chunks: Any = None) -> xr.Dataset:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = xr.open_zarr(zarr_store(path), chunks=chunks, decode_timedelta=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # object stores raise classes of their own
         raise StoreError(f"{path} is not a readable Zarr group ({_first_line(error)}). Build a store with: {BUILD}") from error
     if INCOMPLETE in dataset.attrs:
         raise StoreError(f"{path} is unfinished: {dataset.attrs[INCOMPLETE]}. Run the command that was building it again.")
@@ -313,15 +313,25 @@ def combine_digests(dataset: xr.Dataset, digests: Mapping[str, list[bytes]]) -> 
     return total.hexdigest()
 
 
+def exists(path: str | Path) -> bool:
+    """Whether something is at a path, or a store at a URL."""
+    if not is_url(path):
+        return Path(path).exists()
+    try:
+        _open_group(path, mode="r")
+    except StoreError:
+        return False
+    return True
+
+
+def is_unfinished(path: str | Path) -> bool:
+    """Whether a store is there that is still being filled."""
+    return exists(path) and INCOMPLETE in _open_group(path, mode="r").attrs
+
+
 def refuse_existing(path: str | Path) -> None:
     """Raise StoreError if something is at the path already."""
-    if is_url(path):
-        try:
-            _open_group(path, mode="r")
-        except StoreError:
-            return
-        raise StoreError(f"{path} exists already; nothing is overwritten. Choose another out=, or delete it first.")
-    if Path(path).exists():
+    if exists(path):
         raise StoreError(f"{path} exists already; nothing is overwritten. Choose another out=, or delete it first.")
 
 
@@ -353,7 +363,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 class writing:
-    """Context manager: turns a full disk into a StoreError that says where."""
+    """Context manager: turns a full disk, or an object store that refuses, into a StoreError that says where."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = path
@@ -362,7 +372,14 @@ class writing:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None and not isinstance(error, StoreError) and is_disk_full(error):
+        if error is None or isinstance(error, StoreError):
+            return
+        if is_url(self.path) and isinstance(error, Exception):
+            raise StoreError(
+                f"{self.path} cannot be written ({type(error).__name__}: {_first_line(error)}). Check the URL, and the "
+                "credentials in the environment."
+            ) from error
+        if is_disk_full(error):
             raise StoreError(
                 f"no space is left on the disk that holds {self.path}: what was written so far is kept. Free some space, "
                 "then run the same command again."
@@ -549,7 +566,7 @@ def _open_group(path: str | Path, mode: Any) -> zarr.Group:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return zarr.open_group(zarr_store(path, read_only=mode == "r"), mode=mode)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # object stores raise classes of their own
         raise StoreError(f"there is no store at {path} ({_first_line(error)}). Make one with create_analysis_store.") from error
 
 
@@ -591,7 +608,6 @@ def _unreadable(name: str, field: xr.DataArray, error: Exception) -> str:
         except Exception as found:  # noqa: BLE001 - decoders and stores raise every kind of exception
             return (
                 f"{name} at {one['time'].values} cannot be read ({_first_line(found)}): the chunk that holds it is "
-                "truncated or "
-                "corrupt. Fetch or build it again."
+                "truncated or corrupt. Fetch or build it again."
             )
     return f"{name} could not be read at first ({reason}), then could: the storage is not reliable. Try again."

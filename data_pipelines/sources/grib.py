@@ -12,7 +12,7 @@ from typing import BinaryIO
 import xarray as xr
 
 from data_pipelines.combine import Piece
-from data_pipelines.standardise import MissingVariable, OtherMember, Selection, SourceError, restricted, standardise
+from data_pipelines.standardise import LEFT_OUT, MissingVariable, OtherMember, Selection, SourceError, restricted, standardise
 
 
 def open_grib_source(path: Path, selection: Selection) -> list[Piece]:
@@ -57,6 +57,9 @@ def open_grib_source(path: Path, selection: Selection) -> list[Piece]:
         )
     if not pieces:
         raise problems[0]
+    unused = [str(problem) for problem in problems if not isinstance(problem, MissingVariable)]
+    first = pieces[0].data
+    first.attrs[LEFT_OUT] = [*first.attrs[LEFT_OUT], *unused]
     return pieces
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +61,8 @@ class SimulationConfig:
     spin_up_days: int = 90
     start: str = "2000-10-01"
     seed: int = 0
-    variables: tuple[str, ...] = ("mean_sea_level_pressure", "vorticity")
-    levels: tuple[int, ...] = (850,)  # hPa
+    variables: list[str] = field(default_factory=lambda: ["mean_sea_level_pressure", "vorticity"])
+    levels: list[int] = field(default_factory=lambda: [850])  # hPa
     latitudes: int = 73  # with poles: 73 rows are 2.5 degrees apart
     longitudes: int = 144
     step_hours: int = 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -148,11 +149,21 @@ def test_missing_variable_is_named_with_what_is_there() -> None:
 
 def test_what_is_not_asked_for_or_not_known_is_recorded() -> None:
     raw = layouts.weatherbench().assign(nonsense=("time", np.zeros(5)), odd=(("latitude", "longitude"), np.zeros((32, 64))))
-    out = standardise(raw, Selection(variables=["z"]))
-    left_out = " | ".join(out.attrs[LEFT_OUT])
+    left_out = " | ".join(standardise(raw).attrs[LEFT_OUT])
     assert "nonsense is no map" in left_out
     assert "odd is no variable of the vocabulary" in left_out
+    left_out = " | ".join(standardise(raw, Selection(variables=["geopotential"])).attrs[LEFT_OUT])
     assert "mean_sea_level_pressure was not asked for" in left_out
+
+
+def test_blocks_follow_the_stored_chunks(tmp_path: Path) -> None:
+    """Times 3 to 10 out of chunks of four: nothing is read twice."""
+    layouts.weatherbench(steps=12).chunk(time=4).to_zarr(tmp_path / "a.zarr", zarr_format=2)
+    with xr.open_zarr(tmp_path / "a.zarr", chunks=None) as raw:
+        out = standardise(raw, Selection(start="2020-02-27T18", end="2020-02-29T12", variables=["msl"]))
+        assert out["mean_sea_level_pressure"].chunks[0] == (1, 4, 3)
+        every = standardise(raw, Selection(every="12h"))
+        assert every["geopotential"].chunks[0] == (2, 2, 2)
 
 
 def test_span_and_step_select_times() -> None:
