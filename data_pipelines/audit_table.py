@@ -16,8 +16,8 @@ def audit_table(audit: Audit) -> RenderableType:
         table.add_column(header, justify="left" if header in ("field", "units") else "right", overflow="fold")
     for channel in audit.channels:
         name = channel.variable if channel.level is None else f"{channel.variable} {channel.level} hPa"
-        numbers = (f"{value:.5g}" for value in (channel.minimum, channel.mean, channel.maximum))
-        table.add_row(name, channel.units, *numbers, f"{channel.nan_fields} of {channel.fields}")
+        numbers = (f"{value:.4g}" for value in (channel.minimum, channel.mean, channel.maximum))
+        table.add_row(name, channel.units, *numbers, f"{channel.nan_fields}/{channel.fields}")
     lines: list[RenderableType] = [table, Text(_overview(audit))]
     if audit.changes:
         lines.append(Text(f"{len(audit.changes)} changes at the door, listed in the audit file."))

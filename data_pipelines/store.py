@@ -469,13 +469,12 @@ def _global_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """An attribute as JSON can hold it."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
+    plain = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
     try:
-        json.dumps(value)
+        json.dumps(plain)
     except TypeError:
         return str(value)
-    return value
+    return plain
 
 
 _COORDINATE_ATTRIBUTES: dict[str, dict[str, str]] = {

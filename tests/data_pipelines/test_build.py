@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from fsspec.implementations.memory import MemoryFileSystem
 
 import data_pipelines.build as build
 from data_pipelines.area import cell_area_weights
@@ -195,6 +197,76 @@ def test_full_disk_loses_nothing_and_the_same_command_goes_on(
     xr.testing.assert_equal(open_analysis(out).load(), standardise(weatherbench(steps=12)).load())
 
 
+def test_disk_that_is_full_from_the_start_leaves_nothing(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zarr.storage._local._put", full)
+        with pytest.raises(StoreError, match="no space is left"):
+            build_analysis_store([source], tmp_path / "a.zarr")
+    assert names(tmp_path) == {"source.zarr"}
+
+
+@pytest.fixture
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A URL to write to; progress and audit of a remote store lie in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    MemoryFileSystem.store.clear()
+    yield "memory://bucket/a.zarr"
+    MemoryFileSystem.store.clear()
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_remote_store_is_built_resumed_and_not_overwritten(
+    tmp_path: Path, source: Path, remote: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupted(patch, 5, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            build_analysis_store([source], remote)
+    with pytest.raises(StoreError, match="is unfinished"):
+        open_analysis(remote)
+    report = build_analysis_store([source], remote)
+    assert report.data_hash == data_hash(open_analysis(remote))
+    assert names(tmp_path) == {"source.zarr", "a.zarr.audit.json"}
+    with pytest.raises(StoreError, match="exists already; nothing is overwritten"):
+        build_analysis_store([source], remote)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_nothing_remote_is_deleted(tmp_path: Path, source: Path, remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        interrupted(patch, 5, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            build_analysis_store([source], remote)
+    with pytest.raises(StoreError, match="holds an unfinished copy that cannot be used; delete it"):
+        build_analysis_store([source], remote, None, Recipe(restart=True))
+    (tmp_path / "a.zarr.progress.jsonl").unlink()
+    with pytest.raises(StoreError, match="is in the way"):
+        build_analysis_store([source], remote)
+
+
+def test_remote_store_that_refuses_is_named(source: Path, remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class PermissionDeniedError(Exception):
+        """As obstore's: no OSError."""
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionDeniedError("403 Forbidden")
+
+    monkeypatch.setattr("zarr.create_group", denied)
+    with pytest.raises(StoreError, match=r"memory://bucket/a.zarr cannot be written \(PermissionDeniedError: 403 Forbidden\)"):
+        build_analysis_store([source], remote)
+
+
+def test_static_fields_alone_make_a_store(tmp_path: Path) -> None:
+    mask = weatherbench()[["geopotential_at_surface"]]
+    report = build_analysis_store([write(tmp_path / "s.zarr", mask)], tmp_path / "a.zarr")
+    assert report.steps == 0
+    assert report.span is None
+    assert open_analysis(tmp_path / "a.zarr").attrs["data_hash"] == report.data_hash
+
+
 @pytest.mark.parametrize("damage", ["truncated", "corrupt"])
 def test_damaged_chunk_of_a_source_is_named(tmp_path: Path, source: Path, damage: str) -> None:
     chunk = source / "mean_sea_level_pressure" / "7.0.0"
@@ -310,6 +382,8 @@ def test_regridded_store_has_the_grid_asked_for_and_the_same_mean(tmp_path: Path
         for data, weight in zip((stored, weatherbench(steps=12)), weights, strict=True)
     ]
     assert means[0] == pytest.approx(means[1], rel=1e-6)
+    report = build_analysis_store([write(tmp_path / "cds.zarr", cds_new())], tmp_path / "b.zarr", None, Recipe(grid="4x3"))
+    assert report.expver == {"0001": 3, "0005": 1}
 
 
 def wind(steps: int = 3) -> xr.Dataset:

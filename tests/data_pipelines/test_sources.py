@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import xarray as xr
 from data_pipelines.locations import beside, is_url, zarr_store
 from data_pipelines.sample import is_sample, sample_sources
 from data_pipelines.sources import Selection, SourceError, open_source, open_sources
+from data_pipelines.sources.grib import _message_length
 from data_pipelines.standardise import LEFT_OUT, NOTES, standardise
 from tests.helpers.raw_layouts import arco, cds_legacy, cds_new, weatherbench
 from tests.helpers.web_server import web_server
@@ -96,9 +98,11 @@ def test_urls_open_object_stores_without_credentials(monkeypatch: pytest.MonkeyP
 
 
 def test_url_without_obstore_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "obstore.store", None)
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(ImportError, match=r"skysolve\[cloud\]"):
         zarr_store("gs://bucket/a.zarr")
+    with pytest.raises(ImportError, match=r"skysolve\[cloud\]"):
+        open_source("gs://bucket/a.zarr")
 
 
 def test_new_cds_files_levels_and_surface_together() -> None:
@@ -200,7 +204,7 @@ def test_reduced_gaussian_grid_is_refused() -> None:
 
 
 def test_grib_without_cfgrib_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "cfgrib", None)
+    monkeypatch.setitem(sys.modules, "cfgrib", None)
     with pytest.raises(ImportError, match=r"skysolve\[grib\]"):
         open_source(GOLDEN / "era5_members.grib")
 
@@ -226,6 +230,32 @@ def test_grib_with_damaged_content_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.grib").write_bytes(content)
     with pytest.raises(SourceError, match="bad.grib"):
         open_source(tmp_path / "bad.grib", Selection(member=0)).load()
+
+
+def test_grib_that_cfgrib_cannot_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(*_: object, **__: object) -> None:
+        raise EOFError("no message")
+
+    monkeypatch.setattr("cfgrib.open_datasets", unreadable)
+    with pytest.raises(SourceError, match=r"era5_members.grib cannot be read as GRIB \(no message\)"):
+        open_source(GOLDEN / "era5_members.grib", Selection(member=0))
+
+
+def test_part_of_a_grib_that_cannot_be_used_is_recorded(tmp_path: Path) -> None:
+    """A reduced Gaussian mask beside good fields: left out, unless it is what was asked for."""
+    both = (GOLDEN / "era5_uk_hourly.grib").read_bytes() + (GOLDEN / "eraint_reduced_gaussian.grb").read_bytes()
+    (tmp_path / "both.grib").write_bytes(both)
+    data = open_source(tmp_path / "both.grib")
+    assert list(data.data_vars) == ["2m_temperature"]
+    assert any("reduced Gaussian" in sentence for sentence in data.attrs[LEFT_OUT])
+    with pytest.raises(SourceError, match="reduced Gaussian"):
+        open_source(tmp_path / "both.grib", Selection(variables=["lsm"]))
+
+
+def test_grib_messages_too_large_to_say_their_length_are_left_to_eccodes() -> None:
+    large = b"GRIB" + (0x800001).to_bytes(3, "big") + b"\x01" + bytes(8)
+    assert _message_length(large) is None
+    assert _message_length(b"GRIB\0\0\0\x02" + (2**40).to_bytes(8, "big")) == 2**40
 
 
 def test_padding_between_grib_messages_is_no_damage(tmp_path: Path) -> None:

@@ -247,6 +247,20 @@ def test_valid_time_beside_the_time_axis_wins() -> None:
     np.testing.assert_array_equal(out["time"], shifted)
 
 
+def test_axes_are_known_by_standard_name_too() -> None:
+    raw = layouts.cds_new().rename(latitude="rows", longitude="columns")
+    raw["rows"].attrs["standard_name"], raw["columns"].attrs["standard_name"] = "latitude", "longitude"
+    np.testing.assert_array_equal(standardise(raw)["temperature"], standardise(layouts.cds_new())["temperature"])
+
+
+def test_valid_time_along_the_initial_time_becomes_the_axis() -> None:
+    raw = layouts.cds_new().drop_vars("expver")
+    initial = raw.rename(valid_time="forecast_reference_time")
+    valid = initial["forecast_reference_time"].values + np.timedelta64(6, "h")
+    out = standardise(initial.assign_coords(valid_time=("forecast_reference_time", valid)))
+    np.testing.assert_array_equal(out["time"], valid)
+
+
 def test_single_moment_gets_a_time_axis_and_static_fields_do_not() -> None:
     raw = layouts.weatherbench().isel(time=2)
     out = standardise(raw)

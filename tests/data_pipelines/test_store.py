@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 import zarr
 
+from data_pipelines import build
 from data_pipelines.store import (
     COMPRESSIONS,
     StoreError,
@@ -31,7 +32,7 @@ from data_pipelines.store import (
 from tests.helpers.analyses import make_analysis
 
 
-def build(path: Path, data: xr.Dataset, **options: Any) -> xr.Dataset:
+def build_store(path: Path, data: xr.Dataset, **options: Any) -> xr.Dataset:
     create_analysis_store(path, data, **options)
     write_analysis(path, data.drop_vars("land_sea_mask", errors="ignore"))
     return open_analysis(path)
@@ -44,7 +45,9 @@ def chunk_files(store: Path, variable: str) -> list[Path]:
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_what_goes_in_comes_out(tmp_path: Path, compression: str) -> None:
     data = make_analysis()
-    stored = build(tmp_path / "a.zarr", data, compression=compression, attributes={"source": "a test", "license": "CC0-1.0"})
+    stored = build_store(
+        tmp_path / "a.zarr", data, compression=compression, attributes={"source": "a test", "license": "CC0-1.0"}
+    )
     xr.testing.assert_equal(load_checked(stored), data[list(stored.data_vars)])
     assert stored.attrs["source"] == "a test"
     assert stored["temperature"].attrs["units"] == "K"
@@ -52,7 +55,7 @@ def test_what_goes_in_comes_out(tmp_path: Path, compression: str) -> None:
 
 
 def test_layout_on_disk_is_the_contract(tmp_path: Path) -> None:
-    build(tmp_path / "a.zarr", make_analysis())
+    build_store(tmp_path / "a.zarr", make_analysis())
     group: Any = zarr.open_group(tmp_path / "a.zarr", mode="r")
     assert group.metadata.zarr_format == 3
     assert group["time"].dtype == np.int64
@@ -87,7 +90,7 @@ def test_regions_in_any_order_fill_the_store(tmp_path: Path) -> None:
 def test_half_hourly_times_are_stored_in_seconds(tmp_path: Path) -> None:
     data = make_analysis(steps=3)
     half = data["time"].values[0] + np.arange(3) * np.timedelta64(30, "m")
-    stored = build(tmp_path / "a.zarr", data.assign_coords(time=half))
+    stored = build_store(tmp_path / "a.zarr", data.assign_coords(time=half))
     np.testing.assert_array_equal(stored["time"], half)
     assert stored["time"].encoding["units"] == "seconds since 1900-01-01"
 
@@ -100,7 +103,7 @@ def test_fraction_of_a_second_is_refused() -> None:
 def test_hash_knows_values_and_coordinates_but_no_chunks(tmp_path: Path) -> None:
     data = make_analysis(steps=6)
     wanted = data_hash(data)
-    assert data_hash(build(tmp_path / "a.zarr", data, compression="zstd")) == wanted
+    assert data_hash(build_store(tmp_path / "a.zarr", data, compression="zstd")) == wanted
     assert data_hash(data.chunk(time=1, latitude=2)) == wanted
     changed = data.copy(deep=True)
     changed["temperature"][3, 0, 2, 1] += 0.001
@@ -116,7 +119,7 @@ def test_time_step_is_the_shortest_distance() -> None:
 
 
 def test_store_that_exists_is_not_overwritten(tmp_path: Path) -> None:
-    build(tmp_path / "a.zarr", make_analysis())
+    build_store(tmp_path / "a.zarr", make_analysis())
     with pytest.raises(StoreError, match="exists already; nothing is overwritten"):
         create_analysis_store(tmp_path / "a.zarr", make_analysis())
     refuse_existing(tmp_path / "b.zarr")
@@ -206,7 +209,7 @@ def test_template_that_breaks_the_contract_is_refused(tmp_path: Path, how: str, 
 
 def test_gap_is_kept_where_it_was_accepted_by_name(tmp_path: Path) -> None:
     data = make_analysis(steps=5).isel(time=[0, 1, 3, 4]).assign_attrs(accepted=["gaps"])
-    assert build(tmp_path / "a.zarr", data).sizes["time"] == 4
+    assert build_store(tmp_path / "a.zarr", data).sizes["time"] == 4
     with pytest.raises(StoreError, match="not uniform"):
         create_analysis_store(tmp_path / "b.zarr", broken(data.assign_attrs(accepted=["gaps"]), "uneven"))
 
@@ -219,7 +222,7 @@ def test_foreign_store_is_refused_when_opened(tmp_path: Path, how: str) -> None:
 
 
 def test_unfinished_store_is_refused_until_it_is_finished(tmp_path: Path) -> None:
-    build(tmp_path / "a.zarr", make_analysis())
+    build_store(tmp_path / "a.zarr", make_analysis())
     set_attributes(tmp_path / "a.zarr", {"incomplete": "being built since noon"})
     with pytest.raises(StoreError, match="unfinished: being built since noon"):
         open_analysis(tmp_path / "a.zarr")
@@ -258,7 +261,7 @@ def test_write_that_does_not_fit_is_refused(tmp_path: Path, change: Any, message
 
 
 def test_group_inside_a_store_is_refused(tmp_path: Path) -> None:
-    build(tmp_path / "a.zarr", make_analysis())
+    build_store(tmp_path / "a.zarr", make_analysis())
     zarr.open_group(tmp_path / "a.zarr", mode="r+").create_group("vorticity")
     consolidate(tmp_path / "a.zarr")
     with pytest.raises(StoreError, match="an analysis store is flat"):
@@ -276,7 +279,7 @@ def test_damaged_chunk_is_named_by_variable_and_time(tmp_path: Path, compression
     """Chunks of one step here; a bit that flips in an uncompressed chunk leaves a valid number, so that is not found."""
     data = make_analysis(steps=3, rows=601, columns=1200)
     store = tmp_path / "a.zarr"
-    build(store, data, compression=compression)
+    build_store(store, data, compression=compression)
     file = store / "temperature" / "c" / "2" / "0" / "0" / "0"
     content = bytearray(file.read_bytes())
     if damage == "truncated":
@@ -294,11 +297,45 @@ def test_damaged_chunk_is_named_by_variable_and_time(tmp_path: Path, compression
 
 def test_damaged_static_field_is_named(tmp_path: Path) -> None:
     store = tmp_path / "a.zarr"
-    build(store, make_analysis())
+    build_store(store, make_analysis())
     file = chunk_files(store, "land_sea_mask")[0]
     file.write_bytes(file.read_bytes()[:30])
     with pytest.raises(StoreError, match="land_sea_mask cannot be read"):
         load_checked(open_analysis(store))
+
+
+def test_storage_that_fails_once_is_called_unreliable() -> None:
+    """A chunk that fails and then reads well is no damage, and is not passed off as good either."""
+    data = make_analysis(steps=2)[["temperature"]]
+    failures = iter([True])
+
+    def flaky(block: np.ndarray) -> np.ndarray:
+        if next(failures, False):
+            raise OSError("connection reset")
+        return block
+
+    lazy = data.chunk().map(lambda array: array.copy(data=array.data.map_blocks(flaky, meta=array.data._meta)))
+    with pytest.raises(StoreError, match=r"temperature could not be read at first \(connection reset\), then could"):
+        load_checked(lazy)
+
+
+@pytest.mark.parametrize("failing", ["load_checked", "compute"])
+def test_no_memory_is_not_called_damage(failing: str) -> None:
+    def exhausted(block: np.ndarray) -> np.ndarray:
+        raise MemoryError("too large")
+
+    data = make_analysis(steps=2)[["temperature"]].chunk()
+    lazy = data.map(lambda array: array.copy(data=array.data.map_blocks(exhausted, meta=array.data._meta)))
+    with pytest.raises(MemoryError):
+        load_checked(lazy) if failing == "load_checked" else build._read(lazy, slice(0, 2), False)
+
+
+def test_attributes_that_json_cannot_hold_are_written_as_text(tmp_path: Path) -> None:
+    given = {"scale": np.float32(0.5), "flags": np.array([1, 2]), "when": np.datetime64("2020-01-01"), "nothing": None}
+    stored = build_store(tmp_path / "a.zarr", make_analysis(steps=1), attributes=given)
+    assert (stored.attrs["scale"], stored.attrs["flags"]) == (0.5, [1, 2])
+    assert stored.attrs["when"] == "2020-01-01"
+    assert "nothing" not in stored.attrs
 
 
 def test_full_disk_is_told_and_what_was_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,6 +364,6 @@ def test_full_disk_when_creating_is_told(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_moved_store_still_opens(tmp_path: Path) -> None:
     data = make_analysis()
-    build(tmp_path / "a.zarr", data)
+    build_store(tmp_path / "a.zarr", data)
     shutil.move(tmp_path / "a.zarr", tmp_path / "b.zarr")
     assert data_hash(open_analysis(tmp_path / "b.zarr", chunks={})) == data_hash(data)
