@@ -44,7 +44,7 @@ test: $(VENV)/.ready-to-test
 	check ruff check .
 	check ruff format --check .
 	check mypy
-	check lint-imports
+	check lint-imports --no-logo
 	check pytest
 	[ -z "$$failed" ] || { echo "make test: failed:$$failed" >&2; exit 1; }
 

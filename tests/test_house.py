@@ -1,6 +1,7 @@
 """The house: light imports, one version, what the wheel holds, nothing of a machine or a person in it."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -133,3 +134,48 @@ def test_makefile_has_two_commands_for_a_newcomer():
     readme = (ROOT / "README.md").read_text()
     first_screen = readme[:1500]
     assert all(command in first_screen for command in ("git clone", "make forecast", "make test"))
+
+
+@pytest.fixture
+def bare_machine(tmp_path):
+    """A folder with the Makefile, and a PATH on which only what a test puts there is found."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+
+    def make(command, **scripts):
+        for name, script in scripts.items():
+            (tools / name).write_text(f"#!/bin/bash\n{script}\n")
+            (tools / name).chmod(0o755)
+        program = shutil.which("make")
+        return subprocess.run(
+            [program, "-s", command], cwd=tmp_path, env={"PATH": str(tools)}, capture_output=True, text=True, check=False
+        )
+
+    return make
+
+
+OLD = "exit 1"  # whatever it is asked, also whether it is 3.11 or newer
+WITHOUT_VENV = '[[ "$*" == *version_info* ]]'
+
+
+@pytest.mark.parametrize("command", ["forecast", "test"])
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ({}, "make: Python 3.11 or newer is missing. Install it (sudo apt-get install python3 python3-venv) or set PYTHON=."),
+        ({"python3": OLD}, "make: Python 3.11 or newer is missing."),
+        ({"python3": OLD, "python3.12": "exit 0"}, "make: a C++ compiler is missing. Install it: sudo apt-get install g++"),
+        (
+            {"python3": WITHOUT_VENV, "c++": "exit 0"},
+            "make: Python's module venv is missing. Install it: sudo apt-get install python3-venv",
+        ),
+    ],
+    ids=["no python", "old python", "no compiler", "no venv"],
+)
+def test_make_says_in_one_line_what_is_missing(bare_machine, command, there, said):
+    done = bare_machine(command, **there)
+    assert done.stderr.splitlines()[0].startswith(said)
+    assert len(done.stderr.splitlines()) == 2  # the second is make's own: *** Error 1
+    assert done.returncode != 0
