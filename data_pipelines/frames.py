@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import xarray as xr
 import zarr
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 from numpy.typing import NDArray
 
 from data_pipelines.locations import zarr_store
@@ -29,7 +29,6 @@ from data_pipelines.store import StoreError, open_analysis
 from data_pipelines.variables import Channel, channels_of
 
 Frames = Float32[np.ndarray, "frame channel lat lon"]
-FLOAT32_BYTES = 4
 REBUILD = "Copy or build the store again."
 
 
@@ -38,8 +37,8 @@ class Reader(Protocol):
 
     steps_per_chunk: int
 
-    def read(self, steps: range, out: Frames) -> None:
-        """Fill `out` with the steps, channels in the order chosen."""
+    def read(self, steps: range, out: Frames, look: bool = True) -> NDArray[np.bool_]:
+        """Fill `out` with the steps, channels in the order chosen; say which channels have NaN, if asked to `look`."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +49,12 @@ class Part:
     slots: NDArray[np.intp]  # where its levels go among the channels
     levels: NDArray[np.intp] | None  # which of its levels, as positions; None for a surface variable
 
-    @property
-    def slot_slice(self) -> slice | None:
-        """Its channels as a slice, where they are neighbours."""
-        return _as_slice(self.slots)
-
-    @property
-    def level_slice(self) -> slice | None:
-        """Its levels as a slice, where they are neighbours."""
-        return None if self.levels is None else _as_slice(self.levels)
-
-
-def _as_slice(positions: NDArray[np.intp]) -> slice | None:
-    """The slice that equals ascending neighbouring positions; None where there is none."""
-    neighbours = bool(np.all(np.diff(positions) == 1))
-    return slice(int(positions[0]), int(positions[-1]) + 1) if neighbours else None
+    def pieces(self) -> tuple[tuple[slice, int], ...]:
+        """Channels that are neighbours here and in the store, as slices, each with the position of its first level."""
+        levels = np.zeros(1, dtype=np.intp) if self.levels is None else self.levels
+        together = (np.diff(self.slots) == 1) & (np.diff(levels) == 1)
+        runs = np.split(np.arange(self.slots.size), np.flatnonzero(~together) + 1)
+        return tuple((slice(int(self.slots[run[0]]), int(self.slots[run[-1]]) + 1), int(levels[run[0]])) for run in runs)
 
 
 def plan_parts(dataset: xr.Dataset, channels: Sequence[Channel]) -> tuple[Part, ...]:
@@ -102,15 +92,16 @@ def _unreadable(name: str, time: np.datetime64, why: str) -> StoreError:
     return StoreError(f"{name} at {time.astype('datetime64[m]')} cannot be read: {why}. {REBUILD}")
 
 
+def has_missing(fields: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Say which fields (..., lat, lon) have NaN. A minimum is NaN if any value is, and is the cheapest look at all of them."""
+    return cast("NDArray[np.bool_]", np.isnan(fields.reshape(*fields.shape[:-2], -1).min(axis=-1)))
+
+
 def _put(part: Part, block: NDArray[np.float32], out: Frames) -> None:
     """Copy a block (frame, [level,] lat, lon) of all stored levels to the part's channels."""
-    if part.levels is None:
-        out[:, part.slots[0]] = block
-    elif part.slot_slice is not None and part.level_slice is not None:
-        out[:, part.slot_slice] = block[:, part.level_slice]
-    else:
-        for slot, level in zip(part.slots, part.levels, strict=True):
-            out[:, slot] = block[:, level]
+    levelled = block if part.levels is not None else block[:, None]
+    for slots, level in part.pieces():
+        out[:, slots] = levelled[:, level : level + slots.stop - slots.start]
 
 
 class DatasetReader:
@@ -122,8 +113,8 @@ class DatasetReader:
         self.fields = {part.name: dataset[part.name].transpose(*order, missing_dims="ignore") for part in self.parts}
         self.steps_per_chunk = min(_steps_per_chunk(field) for field in self.fields.values())
 
-    def read(self, steps: range, out: Frames) -> None:
-        """Fill `out` with the steps; StoreError names what cannot be read."""
+    def read(self, steps: range, out: Frames, look: bool = True) -> NDArray[np.bool_]:
+        """Fill `out` with the steps and look for NaN; StoreError names what cannot be read."""
         for part in self.parts:
             piece = self.fields[part.name].isel(time=slice(steps.start, steps.stop, steps.step))
             try:
@@ -131,6 +122,10 @@ class DatasetReader:
             except (OSError, ValueError, RuntimeError, KeyError) as error:
                 raise _unreadable(part.name, piece["time"].values[0], _first_line(error)) from error
             _put(part, block, out)
+        missing = np.zeros(out.shape[1], dtype=bool)
+        if look:
+            has_missing(out).any(axis=0, out=missing)
+        return missing
 
 
 def _steps_per_chunk(field: xr.DataArray) -> int:
@@ -155,59 +150,68 @@ class StoreReader:
         self.plain = {part.name: _plain_chunks(self.arrays[part.name], part) for part in self.parts}
         self.steps_per_chunk = min(int(array.chunks[0]) for array in self.arrays.values())
 
-    def read(self, steps: range, out: Frames) -> None:
-        """Fill `out` with the steps; StoreError names what cannot be read."""
+    def read(self, steps: range, out: Frames, look: bool = True) -> NDArray[np.bool_]:
+        """Fill `out` with the steps and look for NaN; StoreError names what cannot be read."""
+        missing = np.zeros(out.shape[1], dtype=bool)
         for part in self.parts:
             plain = self.plain[part.name]
             if plain is not None:
                 for frame, step in enumerate(steps):
-                    plain.read(step, self.time[step], out[frame])
+                    plain.read(step, self.time[step], out[frame], missing if look else None)
                 continue
             try:
                 block = self.arrays[part.name][steps.start : steps.stop : steps.step]
             except (OSError, ValueError, RuntimeError, KeyError) as error:
                 raise _unreadable(part.name, self.time[steps[0]], _first_line(error)) from error
             _put(part, block, out)
+            if look:
+                missing[part.slots] = has_missing(out[:, part.slots]).any(axis=0)
+        return missing
 
 
 @dataclass(frozen=True)
 class PlainChunks:
     """Uncompressed little-endian chunks on a local disk, each the whole globe for some steps."""
 
-    part: Part
-    folder: Path
+    name: str
+    pieces: tuple[tuple[slice, int], ...]  # channels that lie together in a chunk, and the level at which they begin
+    folder: str
     steps_per_chunk: int
     level_count: int
     trailing: str  # what follows the time index in a chunk's name
 
-    def read(self, step: int, time: np.datetime64, out: Float32[np.ndarray, "channel lat lon"]) -> None:
-        """Read one step's channels from its chunk into place; a chunk never written is NaN, as Zarr has it."""
+    def read(
+        self,
+        step: int,
+        time: np.datetime64,
+        out: Float32[np.ndarray, "channel lat lon"],
+        missing: Bool[np.ndarray, " channel"] | None,
+    ) -> None:
+        """Read one step's channels from its chunk into place, and note in `missing` which have NaN.
+
+        A chunk never written is NaN, as Zarr has it.
+        """
         chunk, position = divmod(step, self.steps_per_chunk)
         try:
-            file = os.open(self.folder / f"{chunk}{self.trailing}", os.O_RDONLY)
+            file = os.open(f"{self.folder}/{chunk}{self.trailing}", os.O_RDONLY)
         except FileNotFoundError:
-            out[self.part.slots] = np.nan
+            for slots, _ in self.pieces:
+                out[slots] = np.nan
+                if missing is not None:
+                    missing[slots] = True
             return
         except OSError as error:
-            raise _unreadable(self.part.name, time, _first_line(error)) from error
+            raise _unreadable(self.name, time, _first_line(error)) from error
         try:
-            for target, level in self._targets(out):
-                wanted = target.nbytes
-                field_bytes = out.shape[1] * out.shape[2] * FLOAT32_BYTES
-                got = _read_fully(file, target, (position * self.level_count + level) * field_bytes)
-                if got != wanted:
-                    raise _unreadable(self.part.name, time, f"its chunk is truncated ({got} of {wanted} bytes are there)")
+            for slots, level in self.pieces:
+                target = out[slots]
+                got = _read_fully(file, target, (position * self.level_count + level) * target[0].nbytes)
+                if got != target.nbytes:
+                    raise _unreadable(self.name, time, f"its chunk is truncated ({got} of {target.nbytes} bytes are there)")
+                if missing is not None:
+                    missing[slots] |= has_missing(target)  # now, while it lies in the processor's cache
         finally:
             os.close(file)
-
-    def _targets(self, out: Float32[np.ndarray, "channel lat lon"]) -> list[tuple[NDArray[np.float32], int]]:
-        """Contiguous pieces of `out` and the level at which each begins."""
-        part = self.part
-        if part.levels is None:
-            return [(out[part.slots[0]], 0)]
-        if part.slot_slice is not None and part.level_slice is not None:
-            return [(out[part.slot_slice], part.level_slice.start)]
-        return [(out[slot], int(level)) for slot, level in zip(part.slots, part.levels, strict=True)]
 
 
 def _read_fully(file: int, target: NDArray[np.float32], offset: int) -> int:
@@ -236,9 +240,9 @@ def _plain_chunks(array: Any, part: Part) -> PlainChunks | None:
     local = isinstance(store, LocalStore) and named_by_slashes
     if not (local and little_endian and whole_globe and array.dtype == np.dtype("<f4")):
         return None
-    folder = Path(store.root) / array.store_path.path / "c"
+    folder = str(Path(store.root) / array.store_path.path / "c")
     level_count = array.shape[1] if array.ndim == 4 else 1
-    return PlainChunks(part, folder, int(array.chunks[0]), level_count, "/0" * (array.ndim - 1))
+    return PlainChunks(part.name, part.pieces(), folder, int(array.chunks[0]), level_count, "/0" * (array.ndim - 1))
 
 
 class InMemory:
@@ -258,9 +262,10 @@ class InMemory:
             for _ in pool.map(load, range(0, steps, block)):
                 pass
 
-    def read(self, steps: range, out: Frames) -> None:
-        """Copy the steps to `out`."""
+    def read(self, steps: range, out: Frames, look: bool = True) -> NDArray[np.bool_]:
+        """Copy the steps to `out`; `missing` says once and for all where NaN is."""
         out[...] = self.values[steps.start : steps.stop : steps.step]
+        return np.zeros(out.shape[1], dtype=bool)
 
     def missing(self) -> NDArray[np.intp]:
         """Steps in which a channel lacks more points than it ever need (land under sea temperature is no gap)."""

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
@@ -66,6 +66,7 @@ class _Source:
     reader: Reader
     time: NDArray[np.datetime64]
     starts: Int[np.ndarray, " window"]
+    clean: Bool[np.ndarray, " time"]  # steps in which no NaN was found: they are not looked at again
 
 
 class _Buffers:
@@ -327,7 +328,7 @@ class WindowStream(IterableDataset[Window]):
             source, steps = self._locate(window)
             for begin, piece in _pieces_by_chunk(steps, source.reader.steps_per_chunk):
                 target = out[row, begin : begin + len(piece)]
-                reads.append((row, self._pool.submit(self._read, source.reader, piece, target)))
+                reads.append((row, self._pool.submit(self._read, source, piece, target)))
         return _Pending(windows, fields, reads)
 
     def _drop_pending(self) -> None:
@@ -340,19 +341,21 @@ class WindowStream(IterableDataset[Window]):
                     read.exception()  # wait: its buffer must not be written into after it is handed out again
         self._pending.clear()
 
-    def _read(self, reader: Reader, steps: range, out: Frames) -> bool:
-        """Read, and say whether NaN showed up where there should be none; the values are still in the cache."""
-        reader.read(steps, out)
-        if isinstance(reader, InMemory):
-            return False  # looked at once, when it was read
-        return bool((np.isnan(_smallest(out)) & ~self._may_be_missing).any())
+    def _read(self, source: _Source, steps: range, out: Frames) -> bool:
+        """Read, and say whether NaN showed up where there should be none."""
+        own = slice(steps.start, steps.stop, steps.step)
+        if source.clean[own].all():
+            source.reader.read(steps, out, look=False)
+            return False
+        missing = bool((source.reader.read(steps, out) & ~self._may_be_missing).any())
+        source.clean[own] = not missing
+        return missing
 
     def _missing_channels(self) -> NDArray[np.bool_]:
         """Channels that have NaN in the first usable step, as sea temperature has on land; NaN there is no fault."""
         frame = np.empty((1, *self._buffers.shape[2:]), dtype=np.float32)
         source, steps = self._locate(0)
-        source.reader.read(steps[:1], frame)
-        return np.isnan(_smallest(frame)[0]) & ~np.isnan(frame[0]).all(axis=(1, 2))
+        return source.reader.read(steps[:1], frame) & ~np.isnan(frame[0]).all(axis=(1, 2))
 
     def _replace(self, window: int, frames: Frames) -> int:
         """Read the next clean window into the place of one in which NaN showed up."""
@@ -363,14 +366,9 @@ class WindowStream(IterableDataset[Window]):
         for offset in range(1, self.window_count):
             other = (window + offset) % self.window_count
             source, steps = self._locate(other)
-            if not self._read(source.reader, steps, frames):
+            if not self._read(source, steps, frames):
                 return other
         raise ValueError("the analysis has NaN in every window. Audit it, or choose other channels.")
-
-
-def _smallest(frames: Frames) -> NDArray[np.float32]:
-    """Minimum of every field, which is NaN if any value is; the cheapest look at all values."""
-    return frames.reshape(*frames.shape[:2], -1).min(axis=-1)
 
 
 def _pieces_by_chunk(steps: range, steps_per_chunk: int) -> list[tuple[int, range]]:
@@ -419,7 +417,7 @@ def _source(
             int((within & faulty & ~gap).sum()),
             f" (first {time[bad & inside][0].astype('datetime64[h]')})" if (bad & inside).any() else "",
         )
-    return _Source(reader, time, candidates[within & ~gap & ~faulty])
+    return _Source(reader, time, candidates[within & ~gap & ~faulty], np.full(time.size, bool(load_threads)))
 
 
 def _reach(opened: Sequence[tuple[xr.Dataset, Reader]], span: tuple[str, str] | None) -> str:

@@ -200,6 +200,21 @@ def test_missing_values_met_on_reading_are_replaced_by_the_next_clean_window(ana
     assert "NaN in the window from 2021-03-03T12" in caplog.text
 
 
+def test_a_step_is_looked_at_for_missing_values_once(analysis, monkeypatch):
+    looked = []
+    original = DatasetReader.read
+
+    def record(self, steps, out, look=True):
+        looked.extend(steps if look else [])
+        return original(self, steps, out, look)
+
+    monkeypatch.setattr(DatasetReader, "read", record)
+    stream = WindowStream(analysis, CHANNELS, batch_size=2, memory_limit=0, threads=1, prefetch=0)
+    take(stream, 2 * len(stream))
+    assert sorted(set(looked)) == list(range(40))
+    assert len(looked) == 40 + 1  # the first step says which channels may have NaN
+
+
 @pytest.mark.parametrize("limit", [0, 2**30])
 def test_land_in_a_sea_field_is_no_missing_step(analysis, limit):
     sea = analysis.copy(deep=True)
@@ -307,11 +322,11 @@ def test_reading_overlaps_with_the_consumer(analysis, monkeypatch):
     seen, lock = [], threading.Lock()
     original = DatasetReader.read
 
-    def slow(self, steps, out):
+    def slow(self, steps, out, look=True):
         with lock:
             seen.append(threading.current_thread().name)
         time.sleep(0.002)
-        original(self, steps, out)
+        return original(self, steps, out, look)
 
     stream = WindowStream(analysis, CHANNELS, batch_size=2, memory_limit=0, prefetch=4, threads=2)
     monkeypatch.setattr(DatasetReader, "read", slow)
