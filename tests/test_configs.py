@@ -1,8 +1,6 @@
 """Every YAML composes into the dataclass of its entry point; what does not fit is told in one line."""
 
 import importlib
-import os
-import subprocess
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,7 +9,8 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from configs.compose import ENTRIES, ConfigError, compose, known_keys
+import configs
+from configs.compose import ENTRIES, ConfigError, compose, entry, known_keys
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SETTINGS = sorted(path for path in CONFIGS.glob("*/*.yaml"))
@@ -106,53 +105,64 @@ HEAD = """
 defaults: [_self_, override hydra/job_logging: stdout, override hydra/hydra_logging: none]
 hydra: {output_subdir: null, run: {dir: .}, job: {chdir: false}}
 """
-PROGRAM = """
-from tests.test_configs import Example
-from configs.compose import entry
 
-@entry(Example, "examples/example", lists=("source",))
-def main(config):
-    if config.out == "disk":
-        raise OSError(28, "No space left on device", "x.zarr")
-    if config.out == "stop":
-        raise KeyboardInterrupt
-    if config.out == "bug":
-        raise KeyError("bug")
-    if config.out == "bare":
-        raise ValueError
+
+def example(config):
+    """An entry point that fails as it is told."""
+    failures = {
+        "disk": OSError(28, "No space left on device", "x.zarr"),
+        "stop": KeyboardInterrupt(),
+        "bug": KeyError("bug"),
+        "bare": ValueError(),
+    }
+    if config.out in failures:
+        raise failures[config.out]
     return repr(config)
 
-main()
-"""
 
-
-@pytest.fixture(scope="module")
-def example(tmp_path_factory):
-    """A folder that adds `configs.examples` to the package `configs`, as its folders are added."""
-    root = tmp_path_factory.mktemp("example")
-    folder = root / "more" / "examples"
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run the example in an empty folder; `configs` has one more folder for it."""
+    folder = tmp_path / "more" / "examples"
     folder.mkdir(parents=True)
     (folder / "__init__.py").touch()
     values = "out: ???\nsteps: 3\nsource: []\nunits: {}\ninner: {threads: 2}\n"
     (folder / "example.yaml").write_text(HEAD + values)
-    program = f"import configs; configs.__path__.append({str(root / 'more')!r})\n" + PROGRAM
-    (root / "example.py").write_text(program)
-    return root
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(configs, "__path__", [*configs.__path__, str(tmp_path / "more")])
+    monkeypatch.setitem(ENTRIES, "examples/example", Example)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # entry points set it; put back what was there
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["example", *arguments])
+        code = 0
+        try:
+            entry(Example, "examples/example", lists=("source",))(example)()
+        except SystemExit as stopped:
+            code = stopped.code
+        finally:
+            for name in [name for name in sys.modules if name.startswith("configs.examples")]:
+                del sys.modules[name]
+        said = capsys.readouterr()
+        return said.out, said.err, code
+
+    return run
 
 
-def run(example, *arguments, **environment):
-    variables = os.environ | {"PYTHONPATH": str(CONFIGS.parent), "PYTHONDONTWRITEBYTECODE": "1"} | environment
-    return subprocess.run(
-        [sys.executable, "example.py", *arguments], cwd=example, env=variables, capture_output=True, text=True, check=False
-    )
-
-
-def test_success_prints_one_line_and_leaves_no_file(example):
-    before = sorted(example.rglob("*"))
-    done = run(example, "out=a?b", "source=a/*.nc,gs://b/c?x=1", "units.2m_temperature=degC", "inner.threads=4")
+def test_success_prints_one_line_and_leaves_no_file(run):
     expected = Example("a?b", 3, ["a/*.nc", "gs://b/c?x=1"], {"2m_temperature": "degC"}, Inner(4))
-    assert (done.stdout, done.stderr, done.returncode) == (f"{expected!r}\n", "", 0)
-    assert sorted(example.rglob("*")) == before
+    said = run("out=a?b", "source=a/*.nc,gs://b/c?x=1", "units.2m_temperature=degC", "inner.threads=4")
+    assert said == (f"{expected!r}\n", "", 0)
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "source"), [("a", ["a"]), ("null", None), ("[a,b]", ["a", "b"]), ("'a,b'", None), ("it's,b", ["it's", "b"])]
+)
+def test_a_list_may_be_given_with_commas(run, given, source):
+    out, err, code = run("out=x", f"source={given}")
+    assert (code, f"source={source}" in out) == ((0, True) if source else (2, False)), err
 
 
 @pytest.mark.parametrize(
@@ -174,33 +184,30 @@ def test_success_prints_one_line_and_leaves_no_file(example):
         (["out=bare"], "ValueError"),
     ],
 )
-def test_what_is_refused_is_one_line_that_says_what_to_do(example, arguments, said):
-    done = run(example, *arguments)
-    assert done.stderr.startswith(f"error: {said}")
-    assert done.stderr.count("\n") == 1
-    assert (done.returncode, done.stdout) == (2, "")
+def test_what_is_refused_is_one_line_that_says_what_to_do(run, arguments, said):
+    out, err, code = run(*arguments)
+    assert err.startswith(f"error: {said}")
+    assert err.count("\n") == 1
+    assert (code, out) == (2, "")
 
 
-def test_an_interrupted_run_says_what_is_kept(example):
-    done = run(example, "out=stop")
-    assert (done.stderr, done.returncode) == ("error: interrupted; what was complete is kept\n", 130)
+def test_an_interrupted_run_says_what_is_kept(run):
+    assert run("out=stop") == ("", "error: interrupted; what was complete is kept\n", 130)
 
 
-def test_a_bug_keeps_its_traceback(example):
-    done = run(example, "out=bug")
-    assert "Traceback" in done.stderr
-    assert done.returncode == 1
+def test_a_bug_keeps_its_traceback(run):
+    with pytest.raises(KeyError, match="bug"):
+        run("out=bug")
 
 
-def test_a_traceback_is_there_for_those_who_ask(example):
-    done = run(example, "out=disk", SKYSOLVE_TRACEBACK="1")
-    assert "Traceback" in done.stderr
-    assert "OSError: [Errno 28]" in done.stderr
+def test_a_traceback_is_there_for_those_who_ask(run, monkeypatch):
+    monkeypatch.setenv("SKYSOLVE_TRACEBACK", "1")
+    with pytest.raises(OSError, match="No space left"):
+        run("out=disk")
 
 
-def test_an_unknown_choice_of_a_group_is_told(example):
-    done = run(example, "out=a", "experiment=none")
-    assert done.stderr.startswith("error: no setting is called experiment: known are out")
+def test_an_unknown_choice_of_a_group_is_told(run):
+    assert run("out=a", "experiment=none")[1].startswith("error: no setting is called experiment: known are out")
 
 
 def test_composing_refuses_as_the_command_line_does():
