@@ -30,6 +30,7 @@ DRY_AIR_GAS_CONSTANT = 287.05  # J kg-1 K-1
 LAPSE_RATE = 6.5e-3  # K m-1, ICAO standard atmosphere; used below ground only
 
 DAYS_PER_FILE = 30
+PARTIAL = ".partial"  # suffix of a month that is being written
 LABEL = "SIMULATED atmosphere (jcm SPEEDY T31L8); not an observation, not a reanalysis"
 
 # WeatherBench 2 name -> (name in jcm's output, units). Vorticity is derived from the winds.
@@ -91,21 +92,36 @@ def simulate(folder: Path, config: SimulationConfig) -> Iterator[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"simulated_{config.seed:02d}_{month:04d}.nc" for month in range(config.months)]
+    checkpoint = folder / f"simulated_{config.seed:02d}.checkpoint"
     done = 0
-    while done < len(files) and files[done].exists():
+    while done < len(files) and (files[done].exists() or _rescue(files[done], checkpoint)):
         yield files[done]
         done += 1
     if done == len(files):
         return
-    model = _Model(config, folder / f"simulated_{config.seed:02d}.checkpoint", months_done=done)
+    if done and not checkpoint.exists():
+        raise FileNotFoundError(
+            f"{done} months are in {folder}, but {checkpoint.name} is missing, so the simulation cannot go on from them. Use "
+            "another folder, or delete these months."
+        )
+    model = _Model(config, checkpoint, months_done=done)
     for path in files[done:]:
         month = model.next_month()
         encoding: dict[str, Any] = {str(name): {"zlib": True, "complevel": 1, "shuffle": True} for name in month.data_vars}
-        partial = path.with_suffix(".partial")
+        partial = path.with_suffix(PARTIAL)
         month.to_netcdf(partial, encoding=encoding)
         model.save()
         os.replace(partial, path)
         yield path
+
+
+def _rescue(path: Path, checkpoint: Path) -> bool:
+    """Name a month whose simulation was killed after its checkpoint: the checkpoint is written when the month is whole."""
+    partial = path.with_suffix(PARTIAL)
+    if not (partial.exists() and checkpoint.exists()) or checkpoint.stat().st_mtime_ns < partial.stat().st_mtime_ns:
+        return False
+    os.replace(partial, path)
+    return True
 
 
 class _Model:
@@ -146,11 +162,6 @@ class _Model:
         if months_done:
             from jcm.checkpoint import load_checkpoint
 
-            if not checkpoint.exists():
-                raise FileNotFoundError(
-                    f"{months_done} months are in {checkpoint.parent}, but {checkpoint.name} is missing, so the simulation "
-                    "cannot go on from them. Use another folder, or delete these months."
-                )
             self.model.bootstrap_state()
             load_checkpoint(self.model, checkpoint)
         else:
