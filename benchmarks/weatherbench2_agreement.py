@@ -1,12 +1,12 @@
-"""Does WeatherBench 2's own evaluation code read our forecast store, and find the same RMSE, MAE, bias and ACC?
+"""WeatherBench 2's own evaluation code reads our forecast store: does it find the same RMSE, MAE, bias and ACC as ours.
 
 WeatherBench 2 is not on PyPI and is no part of this project: give the path of a checkout, and run from this project's folder in
 an environment that has its requirements (apache-beam, jax, xarray-beam, scikit-learn, zarr, dask, netCDF4) and rich:
 
     python -m benchmarks.weatherbench2_agreement CHECKOUT FORECAST TRUTH
 
-FORECAST is a forecast store with the attribute `training_span`, TRUTH an analysis store that holds that span and the valid times.
-The anomalies of both are from the mean by hour of day of the training span, given to WeatherBench 2 in its own layout.
+FORECAST is a forecast store with the attribute `training_span`, TRUTH an analysis store with that span and the valid times. The
+anomalies of both are from the mean by hour of day of the training span, given to WeatherBench 2 in its own layout.
 
 Two comparisons, both by its own functions:
 - `evaluate_in_memory`, from the stores on disk to its NetCDF file, over the initial times that verify at every lead time;
@@ -28,7 +28,7 @@ import numpy as np
 import xarray as xr
 
 from forecast.verification.config import VerifyConfig
-from forecast.verification.verification import Verification, evaluate
+from forecast.verification.evaluation import Verification, evaluate
 
 REGIONS = ["global", "tropics", "extra-tropics", "northern-hemisphere", "europe", "arctic"]
 METRICS = ("rmse", "mae", "bias", "acc")
@@ -88,6 +88,7 @@ def main() -> None:
     for name in ("checkout", "forecast", "truth"):
         parser.add_argument(name)
     parser.add_argument("--result", default=str(RESULT))
+    parser.add_argument("--note", default="", help="what the forecast is, where its store does not say")
     arguments = parser.parse_args()
     sys.path.insert(0, arguments.checkout)
     from weatherbench2 import config, evaluation
@@ -97,7 +98,9 @@ def main() -> None:
     sample = found.contest.sample
     climatology = found.contest.climatology
     if climatology is None or "dayofyear" in climatology.dataset.dims:
-        raise SystemExit("the forecast must name a training span of less than two years, whose mean by hour of day both sides use")
+        raise SystemExit(
+            "the forecast must name a training span of less than two years, whose mean by hour of day both sides use"
+        )
     repeated = climatology.dataset.expand_dims(dayofyear=np.arange(1, 367)).transpose("hour", "dayofyear", ...)
     settings = their_settings(config, repeated)
     variables = list(dict.fromkeys(channel.variable for channel in found.contest.channels))
@@ -124,7 +127,9 @@ def main() -> None:
     on_disk = relative_difference(theirs, subset, sample.leads)
     worst = max(*by_lead.values(), *on_disk.values())
     result = {
-        "what": "largest relative difference between our scores and those of WeatherBench 2's own code (bias: relative to the RMSE)",
+        "what": "largest relative difference between our scores and WeatherBench 2's own code's (bias: relative to the RMSE)",
+        "forecast": opened.attrs.get("title", ""),
+        "note": arguments.note,
         "digits_wanted": DIGITS,
         "agree": worst < 0.5 * 10.0**-DIGITS,
         "each_lead_time_over_its_initial_times": by_lead,
@@ -134,7 +139,8 @@ def main() -> None:
         "lead_times": int(sample.leads.size),
         "initial_times": {"at the shortest lead": int(sample.counts[0]), "at the longest lead": int(sample.counts[-1])},
         "first_initial_time": str(np.datetime64(sample.initial_times[0], "h")),
-        "environment": f"{platform.machine()}, Python {platform.python_version()}, xarray {xr.__version__}, numpy {np.__version__}",
+        "machine": platform.machine(),
+        "versions": {"python": platform.python_version(), "xarray": xr.__version__, "numpy": np.__version__},
     }
     Path(arguments.result).parent.mkdir(parents=True, exist_ok=True)
     Path(arguments.result).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

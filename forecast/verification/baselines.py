@@ -7,21 +7,20 @@ the code that scores everybody. The two regressions live in `linear_inverse_mode
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float, Float32
 
 from data_pipelines.variables import Channel
 from forecast.verification.inputs import VerificationError, stack, unstack
 from forecast.verification.training import Climatology, TrainingData
 
-if TYPE_CHECKING:
-    from jaxtyping import Float, Float32
-
 BASELINES = ("persistence", "climatology", "damped_persistence", "linear_inverse_model", "stencil_ridge")
 
 
+@runtime_checkable
 class Baseline(Protocol):
     """A forecast rule in anomalies from climatology.
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from forecast.verification.display import colours_of, display_of, label_of, lead_label, title_of
+from forecast.verification.evaluation import Verification
 from forecast.verification.metrics import DIMENSIONLESS
 from forecast.verification.spectra import BAND
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from forecast.verification.verification import Verification
 
 PANEL = (5.4, 3.5)  # inches
 TITLES = {

@@ -47,17 +47,19 @@ class Display:
 
 DISPLAYS = MappingProxyType(
     {
-        "mean_sea_level_pressure": Display(0.01, 0, "hPa", 2, "RdYlBu_r", False, 8, "Mean sea level pressure", (960.0, 1060.0)),
-        "surface_pressure": Display(0.01, 0, "hPa", 2, "viridis", False, 0, "Surface pressure"),
-        "vorticity": Display(1e5, 0, "10⁻⁵ s⁻¹", 2, "PuOr_r", True, 0, "Relative vorticity"),
-        "geopotential": Display(0.1 / 9.80665, 0, "dam", 2, "Spectral_r", False, 8, "Geopotential height"),
-        "temperature": Display(1, -273.15, "°C", 2, "RdYlBu_r", False, 5, "Temperature"),
-        "2m_temperature": Display(1, -273.15, "°C", 2, "RdYlBu_r", False, 0, "2 m temperature"),
-        "specific_humidity": Display(1e3, 0, "g kg⁻¹", 2, "YlGnBu", False, 0, "Specific humidity"),
-        "u_component_of_wind": Display(1, 0, "m s⁻¹", 2, "PuOr_r", True, 0, "Zonal wind"),
-        "v_component_of_wind": Display(1, 0, "m s⁻¹", 2, "PuOr_r", True, 0, "Meridional wind"),
-        "10m_u_component_of_wind": Display(1, 0, "m s⁻¹", 2, "PuOr_r", True, 0, "10 m zonal wind"),
-        "10m_v_component_of_wind": Display(1, 0, "m s⁻¹", 2, "PuOr_r", True, 0, "10 m meridional wind"),
+        "mean_sea_level_pressure": Display(
+            0.01, 0.0, "hPa", 2, "RdYlBu_r", False, 8.0, "Mean sea level pressure", (960.0, 1060.0)
+        ),
+        "surface_pressure": Display(0.01, 0.0, "hPa", 2, "viridis", False, 0.0, "Surface pressure"),
+        "vorticity": Display(100000.0, 0.0, "10⁻⁵ s⁻¹", 2, "PuOr_r", True, 0.0, "Relative vorticity"),
+        "geopotential": Display(0.1 / 9.80665, 0.0, "dam", 2, "Spectral_r", False, 8.0, "Geopotential height"),
+        "temperature": Display(1.0, -273.15, "°C", 2, "RdYlBu_r", False, 5.0, "Temperature"),
+        "2m_temperature": Display(1.0, -273.15, "°C", 2, "RdYlBu_r", False, 0.0, "2 m temperature"),
+        "specific_humidity": Display(1000.0, 0.0, "g kg⁻¹", 2, "YlGnBu", False, 0.0, "Specific humidity"),
+        "u_component_of_wind": Display(1.0, 0.0, "m s⁻¹", 2, "PuOr_r", True, 0.0, "Zonal wind"),
+        "v_component_of_wind": Display(1.0, 0.0, "m s⁻¹", 2, "PuOr_r", True, 0.0, "Meridional wind"),
+        "10m_u_component_of_wind": Display(1.0, 0.0, "m s⁻¹", 2, "PuOr_r", True, 0.0, "10 m zonal wind"),
+        "10m_v_component_of_wind": Display(1.0, 0.0, "m s⁻¹", 2, "PuOr_r", True, 0.0, "10 m meridional wind"),
     }
 )
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float64
 
+from forecast.verification.baselines import Baseline
 from forecast.verification.training import TrainingData
-
-if TYPE_CHECKING:
-    from jaxtyping import Float64
-
-    from forecast.verification.baselines import Baseline
 
 MAX_LEADS = 8  # lead times on which choices are made, spread evenly in the logarithm
 MAX_STARTS = 34  # initial times on which choices are made

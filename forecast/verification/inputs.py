@@ -7,19 +7,19 @@ read here but coordinates; `stack` reads the fields of the block of times that i
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float32
 from numpy.typing import NDArray
 
+from data_pipelines.locations import is_url, zarr_store
 from data_pipelines.store import load_checked
 from data_pipelines.variables import Channel, channels_of
-
-if TYPE_CHECKING:
-    from jaxtyping import Float32
 
 DIMENSION_ALIASES = {
     "lat": "latitude",
@@ -53,12 +53,14 @@ def open_dataset(path: str | Path) -> xr.Dataset:
         If nothing is there, or it is neither.
     """
     text = str(path)
-    if "://" not in text and not Path(text).exists():
+    if not is_url(path) and not Path(text).exists():
         raise VerificationError(f"{text} does not exist. Give the path of a Zarr store or of a NetCDF file.")
     try:
         if text.endswith((".nc", ".nc4", ".netcdf")):
             return xr.open_dataset(text, decode_timedelta=True)
-        return xr.open_zarr(text, chunks=None, decode_timedelta=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # stores without consolidated metadata are fine
+            return xr.open_zarr(zarr_store(path), chunks=None, decode_timedelta=True)
     except (OSError, ValueError, KeyError) as error:
         raise VerificationError(f"{text} cannot be opened as Zarr or NetCDF: {error}") from error
 

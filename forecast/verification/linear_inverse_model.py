@@ -8,16 +8,13 @@ becomes of the part of the initial state that the EOFs leave out, is chosen by a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float, Float64
 
 from forecast.verification.baselines import damping
 from forecast.verification.hold_out import hold_out_mse, scored_steps
 from forecast.verification.training import TrainingData
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Float64
 
 TRUNCATIONS = (5, 10, 20, 40, 80, 120)
 PENALTIES = (0.0, 0.1, 0.3, 1.0)  # added to the diagonal of C(0), as a fraction of its mean

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from data_pipelines.variables import Channel
 from forecast.verification.display import Display, display_of, lead_label, title_of
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from data_pipelines.variables import Channel
 
 WIDTH, ROW, TOP, BOTTOM = 13.2, 2.35, 0.42, 0.66  # inches
 COASTLINES = Path(__file__).parent / "natural_earth"
@@ -124,7 +121,7 @@ def _boundaries(limits: tuple[float, float]) -> np.ndarray:
     """Steps of colour at round values; around zero where the limits are symmetric, so that zero has a colour of its own."""
     from matplotlib.ticker import MaxNLocator
 
-    values = MaxNLocator(COLOURS).tick_values(*limits)
+    values = np.asarray(MaxNLocator(COLOURS).tick_values(*limits))
     if limits[0] != -limits[1]:
         return values
     step = values[1] - values[0]

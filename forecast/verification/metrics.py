@@ -16,12 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64
 
 METRICS = MappingProxyType(
     {

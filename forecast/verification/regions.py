@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float64
 
 from data_pipelines.area import cell_area_weights
 from forecast.verification.inputs import VerificationError
-
-if TYPE_CHECKING:
-    from jaxtyping import Float64
 
 TOLERANCE = 1e-6  # degrees: coordinates stored as float32 still lie on their bounds
 
@@ -57,18 +54,18 @@ class Region:
 REGIONS = MappingProxyType(
     {
         "global": Region(),
-        "tropics": Region(south=-20, north=20),
-        "extra-tropics": Region(south=-20, north=20, outside=True),
-        "northern-hemisphere": Region(south=20),
-        "southern-hemisphere": Region(north=-20),
-        "europe": Region(35, 75, 347.5, 42.5),
-        "north-america": Region(25, 60, 240, 285),
-        "north-atlantic": Region(25, 65, 290, 350),
-        "north-pacific": Region(25, 60, 145, 230),
-        "east-asia": Region(25, 60, 102.5, 150),
-        "ausnz": Region(-45, -12.5, 120, 175),
-        "arctic": Region(south=60),
-        "antarctic": Region(north=-60),
+        "tropics": Region(south=-20.0, north=20.0),
+        "extra-tropics": Region(south=-20.0, north=20.0, outside=True),
+        "northern-hemisphere": Region(south=20.0),
+        "southern-hemisphere": Region(north=-20.0),
+        "europe": Region(35.0, 75.0, 347.5, 42.5),
+        "north-america": Region(25.0, 60.0, 240.0, 285.0),
+        "north-atlantic": Region(25.0, 65.0, 290.0, 350.0),
+        "north-pacific": Region(25.0, 60.0, 145.0, 230.0),
+        "east-asia": Region(25.0, 60.0, 102.5, 150.0),
+        "ausnz": Region(-45.0, -12.5, 120.0, 175.0),
+        "arctic": Region(south=60.0),
+        "antarctic": Region(north=-60.0),
     }
 )
 

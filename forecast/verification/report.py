@@ -7,22 +7,18 @@ import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
+from forecast.verification.config import VerifyConfig
 from forecast.verification.curves import draw_curves, draw_spectra
 from forecast.verification.display import display_of, label_of, lead_label, title_of
+from forecast.verification.evaluation import Verification
 from forecast.verification.inputs import VerificationError, stack
 from forecast.verification.maps import draw_maps
 from forecast.verification.scorecard import SIGNIFICANT, draw_scorecard
 from forecast.verification.tables import CONVENTIONS
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from forecast.verification.config import VerifyConfig
-    from forecast.verification.verification import Verification
 
 DPI = 110
 MAX_FIGURE_CHANNELS = 4  # channels in curves, spectra and maps; all are in the tables and in scores.nc

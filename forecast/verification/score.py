@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float, Float32, Float64
 
 from data_pipelines.variables import Channel
 from forecast.verification.baselines import Baseline, baseline_fields
@@ -20,9 +20,6 @@ from forecast.verification.metrics import scores, spatial_statistics, summands
 from forecast.verification.sample import Sample
 from forecast.verification.spectra import band_spectrum
 from forecast.verification.training import Climatology
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Float32, Float64
 
 TRUTH = "truth"
 

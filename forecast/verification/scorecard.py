@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from data_pipelines.variables import Channel
 from forecast.verification.display import display_of, label_of, lead_label, title_of
+from forecast.verification.evaluation import Verification
 from forecast.verification.tables import Target
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from data_pipelines.variables import Channel
-    from forecast.verification.verification import Verification
 
 SIGNIFICANT = 0.05
 FULL_COLOUR = 0.25  # relative difference at which colours saturate

@@ -15,15 +15,13 @@ stretches as long as the overlap, rather than something wrong.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64
 from scipy import stats
 
 from forecast.verification.inputs import VerificationError
-
-if TYPE_CHECKING:
-    from jaxtyping import Float64
 
 MIN_SAMPLE = 6
 MIN_STRETCHES = 2.0

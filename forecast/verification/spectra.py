@@ -8,15 +8,11 @@ too, which has no negative partner; here it counts once, so that the spectrum su
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import scipy.fft
+from jaxtyping import Float, Float64
 
 from data_pipelines.area import cell_area_weights
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Float64
 
 EARTH_RADIUS = 1000 * (6357 + 6378) / 2  # m; WeatherBench 2's mean of polar and equatorial radius
 BAND = (30.0, 60.0)  # degrees of latitude, both hemispheres: where mid-latitude weather is

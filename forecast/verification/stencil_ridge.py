@@ -11,19 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.fft
 import scipy.linalg
+from jaxtyping import Float, Float32, Float64
 
 from forecast.verification.baselines import damping
 from forecast.verification.hold_out import hold_out_mse, scored_steps
 from forecast.verification.inputs import VerificationError
 from forecast.verification.training import TrainingData
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Float32, Float64
 
 RADIUS = 4  # points on each side: 9 x 9
 WIDTH = 2 * RADIUS + 1

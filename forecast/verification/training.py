@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float32, Float64
 
 from data_pipelines.area import cell_area_weights
 from data_pipelines.variables import VARIABLES, Channel
 from forecast.verification.inputs import VerificationError, stack, time_step, unstack
-
-if TYPE_CHECKING:
-    from jaxtyping import Float32, Float64
 
 DAY = np.timedelta64(24, "h")
 HOLD_OUT_FRACTION = 1 / 3  # the last third of the training span chooses; then everything is fitted on the whole span

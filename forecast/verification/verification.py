@@ -1,70 +1,14 @@
-"""The whole of a verification: open, check, fit, score, test, write, draw."""
+"""The whole of a verification: what `evaluation` finds, written to a folder with figures and a report."""
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import xarray as xr
-
-from data_pipelines.variables import Channel
-from forecast.verification import tables
-from forecast.verification.baselines import lead_steps
 from forecast.verification.config import VerifyConfig
-from forecast.verification.fitting import check_baselines, fit_baselines
-from forecast.verification.inputs import (
-    VerificationError,
-    check_same_grid,
-    forecast_channels,
-    open_dataset,
-    open_forecast,
-    open_truth,
-    time_step,
-)
-from forecast.verification.regions import region_weights, regions_on
-from forecast.verification.sample import choose_sample, refuse_training_times, training_spans
-from forecast.verification.score import Contest, Results, score
-from forecast.verification.training import TrainingData, load_training
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-SHORT = "short"
-TRAINING_MEMORY = 4  # times the memory limit of a block
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What a verification found.
-
-    Attributes
-    ----------
-    contest, results
-        What was scored, and the arrays that came out.
-    scores, significance, spectra, by_initial_time
-        The same as labelled datasets, as written.
-    targets
-        What the forecast was held to, each with whether it was met.
-    """
-
-    contest: Contest
-    results: Results
-    scores: xr.Dataset
-    significance: xr.Dataset
-    spectra: xr.Dataset
-    by_initial_time: xr.Dataset
-    targets: list[tables.Target]
-
-    def significance_of(self, rival: str, lead: int, channel: int) -> float:
-        """Probability (Diebold-Mariano) that the difference from a rival is chance; NaN where not testable."""
-        label = self.contest.channels[channel]
-        values = self.significance[label.variable].sel(rival=rival, statistic="p").isel(prediction_timedelta=lead)
-        return float(values if label.level is None else values.sel(level=label.level))
+from forecast.verification.evaluation import Verification, evaluate
+from forecast.verification.inputs import VerificationError
+from forecast.verification.report import write_report
 
 
 def verify(config: VerifyConfig) -> Verification:
@@ -86,8 +30,6 @@ def verify(config: VerifyConfig) -> Verification:
     if out.exists():
         raise VerificationError(f"out {out} exists; nothing is overwritten. Remove it, or choose another folder.")
     found = evaluate(config)
-    from forecast.verification.report import write_report
-
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         unfinished = Path(folder) / out.name
@@ -98,139 +40,3 @@ def verify(config: VerifyConfig) -> Verification:
         write_report(found, config, unfinished)
         unfinished.rename(out)  # whole or not at all
     return found
-
-
-def evaluate(config: VerifyConfig) -> Verification:
-    """As `verify`, without writing anything."""
-    check_baselines(config.baselines)
-    truth = open_truth(config.truth)
-    forecasts = {config.name: open_forecast(config.forecast)}
-    if config.short:
-        forecasts[SHORT] = open_forecast(config.short)
-    forecasts |= {name: open_forecast(path) for name, path in config.compare.items()}
-    channels = forecast_channels(forecasts[config.name], truth, config.variables)
-    for name, forecast in forecasts.items():
-        check_same_grid(forecast, truth, name)
-        forecast_channels(forecast, truth, sorted({channel.variable for channel in channels}))
-    history = 2 if "stencil_ridge" in config.baselines else 1
-    step = time_step(truth)
-    sample = choose_sample(forecasts, truth, history=history, step=step, start=config.start, end=config.end)
-    if not config.score_training_span:
-        for name, forecast in forecasts.items():
-            refuse_training_times(sample, training_spans(forecast), name)
-    with _bars(config.progress) as bars:
-        training = _training(config, forecasts[config.name], truth, channels, sample)
-        climatology = None if training is None else training.climatology
-        steps = lead_steps(sample.leads, step)
-        task = bars.add_task("Fit baselines", total=len(config.baselines))
-        fitted: dict[str, Any] = {}
-        for name in config.baselines:
-            bars.update(task, description=f"Fit {name}")
-            fitted |= _fit(training, name, steps)
-            bars.advance(task)
-        latitude, longitude = truth["latitude"].values, truth["longitude"].values
-        regions = regions_on(config.regions, latitude, longitude)
-        land = truth.get("land_sea_mask")
-        weights = region_weights(regions, latitude, longitude, land)
-        contest = Contest(forecasts, fitted, truth, channels, sample, climatology, step, weights)
-        task = bars.add_task("Score", total=sample.initial_times.size)
-        results = score(
-            contest,
-            spectrum_leads=positions_of(config.spectrum_leads, sample.leads),
-            memory_limit=config.memory_limit_mb * 2**20,
-            allow_missing=config.allow_missing,
-            progress=lambda done: bars.advance(task, done),
-        )
-    scores = tables.scores_dataset(contest, results, regions)
-    significance = tables.significance_dataset(contest, results)
-    return Verification(
-        contest,
-        results,
-        scores,
-        significance,
-        tables.spectra_dataset(contest, results),
-        tables.mse_dataset(contest, results),
-        tables.judge(config.targets, contest, results, SHORT),
-    )
-
-
-def positions_of(hours: Sequence[int], leads: np.ndarray) -> list[int]:
-    """Positions of lead times given in hours, those that are there."""
-    available = (leads / np.timedelta64(1, "h")).tolist()
-    return [available.index(hour) for hour in sorted(set(hours)) if hour in available]
-
-
-def _training(
-    config: VerifyConfig, forecast: xr.Dataset, truth: xr.Dataset, channels: tuple[Channel, ...], sample: Any
-) -> TrainingData | None:
-    """Read what baselines are fitted on; None where nothing but persistence is asked for and no span is known."""
-    source = truth if config.train is None else open_truth(config.train)
-    if config.train is not None:
-        check_same_grid(source, truth, "train")
-        forecast_channels(forecast, source, sorted({channel.variable for channel in channels}))
-        if time_step(source) != time_step(truth):
-            raise VerificationError(
-                f"train has a time step of {np.timedelta64(time_step(source), 'm')}, truth of "
-                f"{np.timedelta64(time_step(truth), 'm')}: baselines start from truth. Give a train store with truth's step."
-            )
-    spans = training_spans(forecast) if config.train_span is None and config.train is None else []
-    if config.train_span is not None:
-        span = (config.train_span[0], config.train_span[1])
-    elif spans:
-        span = (str(min(start for start, _ in spans)), str(max(end for _, end in spans)))
-    elif config.train is not None:
-        span = (str(source["time"].values[0]), str(source["time"].values[-1]))
-    elif set(config.baselines) <= {"persistence"} and config.climatology is None:
-        return None
-    else:
-        raise VerificationError(
-            "train_span is needed to fit baselines and climatology: the forecast store has no attribute training_span. "
-            "Give train_span=[FIRST,LAST] or train=STORE, or score against persistence alone, without ACC: "
-            "baselines=[persistence]."
-        )
-    climatology = None if config.climatology is None else open_climatology(config.climatology, truth, channels)
-    training = load_training(
-        source, channels, span, climatology=climatology, memory_limit=TRAINING_MEMORY * config.memory_limit_mb * 2**20
-    )
-    if not config.score_training_span:
-        first, last = training.segments[0].time[0], training.segments[-1].time[-1]
-        refuse_training_times(sample, [(first, last)], "the baselines")
-    return training
-
-
-def open_climatology(path: str, truth: xr.Dataset, channels: Sequence[Channel]) -> xr.Dataset:
-    """Open a climatology in WeatherBench 2's layout: hour, dayofyear and the grid of truth.
-
-    Raises
-    ------
-    VerificationError
-        If a dimension or a variable is missing, or the grid differs.
-    """
-    climatology = open_dataset(path).sortby("latitude", ascending=False)
-    missing = [dim for dim in ("hour", "latitude", "longitude") if dim not in climatology.dims]
-    missing += [name for name in {channel.variable for channel in channels} if name not in climatology.data_vars]
-    if missing:
-        raise VerificationError(
-            f"climatology {path} lacks {missing}. Make one with data_pipelines.climatology.compute_climatology."
-        )
-    check_same_grid(climatology, truth, "climatology")
-    return climatology
-
-
-def _fit(training: TrainingData | None, name: str, steps: Sequence[int]) -> dict[str, Any]:
-    from forecast.verification.baselines import Persistence
-
-    if name == "persistence":
-        return {name: Persistence()}
-    if training is None:
-        raise VerificationError(f"baseline {name} needs a training span. Give train_span=[FIRST,LAST] or train=STORE.")
-    return fit_baselines(training, [name], steps)
-
-
-@contextlib.contextmanager
-def _bars(show: bool) -> Iterator[Progress]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description:<26}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, disable=not show, transient=True) as progress:
-        yield progress

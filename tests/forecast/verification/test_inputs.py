@@ -1,0 +1,159 @@
+"""Whatever order, direction and spelling a forecast comes in, it is read as the same; what does not fit is refused by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from data_pipelines.store import StoreError
+from data_pipelines.variables import Channel, channels_of
+from forecast.verification.inputs import (
+    VerificationError,
+    check_same_grid,
+    forecast_channels,
+    normalise_forecast,
+    normalise_truth,
+    open_dataset,
+    open_forecast,
+    open_truth,
+    stack,
+    time_step,
+    unstack,
+)
+from tests.helpers.verification import drifting_truth, imperfect_forecast
+
+
+@pytest.fixture
+def truth() -> xr.Dataset:
+    return drifting_truth(steps=30)
+
+
+@pytest.fixture
+def made(truth: xr.Dataset) -> xr.Dataset:
+    return imperfect_forecast(truth, 10, 14)
+
+
+def spell_differently(forecast: xr.Dataset) -> xr.Dataset:
+    """As NeuralGCM and GraphCast publish theirs: lon before lat, ascending, -180..180, lead_time, float levels."""
+    turned = forecast.isel(latitude=slice(None, None, -1)).roll(longitude=8, roll_coords=True)
+    turned = turned.assign_coords(longitude=(turned["longitude"] + 180) % 360 - 180, level=turned["level"].astype(float))
+    turned = turned.transpose("longitude", "prediction_timedelta", "level", "latitude", "time")
+    return turned.rename(latitude="lat", longitude="lon", prediction_timedelta="lead_time", time="init_time")
+
+
+def test_every_spelling_reads_as_the_same(made):
+    xr.testing.assert_identical(normalise_forecast(spell_differently(made)), normalise_forecast(made))
+    assert normalise_forecast(made)["vorticity"].dims == (
+        "time", "prediction_timedelta", "level", "latitude", "longitude",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "units"), [([6, 12], "hours"), ([0.25, 0.5], "days"), ([21600, 43200], "seconds")])
+def test_numbers_of_hours_or_days_are_lead_times(made, values, units):
+    numbers = made.isel(prediction_timedelta=slice(0, 2)).assign_coords(
+        prediction_timedelta=("prediction_timedelta", values, {"units": units})
+    )
+    found = normalise_forecast(numbers)["prediction_timedelta"].values
+    np.testing.assert_array_equal(found, np.array([6, 12], dtype="timedelta64[h]"))
+
+
+def test_lead_times_in_years_are_refused(made):
+    odd = made.assign_coords(prediction_timedelta=("prediction_timedelta", np.arange(8), {"units": "years"}))
+    with pytest.raises(VerificationError, match="years"):
+        normalise_forecast(odd)
+
+
+def test_wrong_forecasts_are_refused(made):
+    with pytest.raises(VerificationError, match=r"no dimension with coordinate \['prediction_timedelta'\]"):
+        normalise_forecast(made.isel(prediction_timedelta=0))
+    with pytest.raises(VerificationError, match="time must ascend"):
+        normalise_forecast(made.isel(time=[0, 0, 1]))
+    with pytest.raises(VerificationError, match="one meridian twice"):
+        normalise_forecast(made.assign_coords(longitude=np.linspace(0, 360, 16)))
+    with pytest.raises(VerificationError, match="several names for one dimension"):
+        normalise_forecast(made.rename(time="init_time").assign_coords(forecast_reference_time=1))
+
+
+def test_wrong_truth_is_refused(truth):
+    with pytest.raises(VerificationError, match="time must ascend"):
+        normalise_truth(truth.isel(time=[1, 0]))
+    with pytest.raises(VerificationError, match="no dimension"):
+        normalise_truth(truth.isel(latitude=0))
+
+
+def test_missing_variables_and_levels_are_named(truth, made):
+    with pytest.raises(VerificationError, match=r"truth lacks \['vorticity_850'\]"):
+        forecast_channels(made, truth.drop_vars("vorticity"))
+    with pytest.raises(VerificationError, match=r"truth lacks \['vorticity_850'\]"):
+        forecast_channels(made, truth.assign_coords(level=[500]))
+    with pytest.raises(VerificationError, match=r"\['geopotential'\] are missing in the forecast"):
+        forecast_channels(made, truth, ["geopotential"])
+    with pytest.raises(VerificationError, match="no variable with a lead time"):
+        forecast_channels(made[[]], truth)
+
+
+def test_channels_that_were_not_forecast_are_left_out(truth, made):
+    made.attrs["channels"] = ["vorticity_850"]
+    assert forecast_channels(made, truth) == (Channel("vorticity", 850),)
+
+
+def test_another_grid_is_refused(truth, made):
+    with pytest.raises(VerificationError, match="different grids: latitude"):
+        check_same_grid(made.assign_coords(latitude=made["latitude"] * 0.99), truth, "forecast")
+    with pytest.raises(VerificationError, match="different grids: longitude"):
+        check_same_grid(made.isel(longitude=slice(0, 8)), truth, "forecast")
+    check_same_grid(made.assign_coords(latitude=made["latitude"] + 5e-4), truth, "forecast")
+
+
+def test_stores_and_files_open_alike(truth, made, tmp_path):
+    made.to_zarr(tmp_path / "forecast.zarr", zarr_format=3, consolidated=False)  # anybody's store may lack them
+    made.to_netcdf(tmp_path / "forecast.nc")
+    xr.testing.assert_equal(open_forecast(tmp_path / "forecast.zarr"), open_forecast(tmp_path / "forecast.nc"))
+    truth.to_netcdf(tmp_path / "truth.nc")
+    assert time_step(open_truth(tmp_path / "truth.nc")) == np.timedelta64(6, "h")
+
+
+def test_unfinished_forecasts_are_left_out(made, tmp_path):
+    marked = made.assign_coords(complete=("time", np.array([1, 0, 1, 1], dtype=np.int8)))
+    marked.to_zarr(tmp_path / "forecast.zarr", zarr_format=3)
+    np.testing.assert_array_equal(open_forecast(tmp_path / "forecast.zarr")["time"], made["time"][[0, 2, 3]])
+    none = made.assign_coords(complete=("time", np.zeros(4, dtype=np.int8)))
+    none.to_netcdf(tmp_path / "none.nc")
+    with pytest.raises(VerificationError, match="no forecast in .* is complete"):
+        open_forecast(tmp_path / "none.nc")
+
+
+def test_what_is_not_there_or_no_store_is_refused(tmp_path):
+    with pytest.raises(VerificationError, match="does not exist"):
+        open_dataset(tmp_path / "nothing.zarr")
+    (tmp_path / "text.nc").write_text("no data")
+    with pytest.raises(VerificationError, match="cannot be opened"):
+        open_dataset(tmp_path / "text.nc")
+
+
+def test_a_corrupt_chunk_is_named(truth, tmp_path):
+    path = tmp_path / "truth.zarr"
+    truth.chunk(time=10).to_zarr(path, zarr_format=3)
+    chunk = path / "mean_sea_level_pressure" / "c" / "1" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    opened = open_truth(path)
+    with pytest.raises(StoreError, match="mean_sea_level_pressure at 2026-01-03T12"):
+        stack(opened, channels_of(opened))
+
+
+def test_stack_and_unstack_undo_each_other(truth):
+    two = xr.concat(
+        [truth, truth.assign_coords(level=[500]) + 1],
+        dim="level",
+        data_vars="minimal",
+        coords="minimal",
+        join="outer",
+        compat="override",
+    )
+    channels = channels_of(two)
+    assert len(channels) == 3
+    fields = stack(two, channels)
+    assert fields.shape == (30, 3, 9, 16)
+    back = unstack(fields, channels, ("time", "channel", "latitude", "longitude"), dict(two.drop_vars("level").coords))
+    xr.testing.assert_equal(back, two[list(back.data_vars)])
