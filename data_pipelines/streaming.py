@@ -167,7 +167,8 @@ class WindowStream(IterableDataset[Window]):
     with NaN where the analysis is kept in memory. A larger analysis is not read twice for that: if NaN shows up on
     reading, the next clean window in time takes the place, the same on every run. Each is logged once.
 
-    With torch's DataLoader use ``batch_size=None``; workers share the batches such that their order stays the same.
+    With torch's DataLoader use ``batch_size=None``; workers share the batches such that their order stays the same. The
+    stream in the main process does not advance then: count the batches and give ``load_state_dict({"step": count})``.
     """
 
     def __init__(
@@ -352,10 +353,14 @@ class WindowStream(IterableDataset[Window]):
         return missing
 
     def _missing_channels(self) -> NDArray[np.bool_]:
-        """Channels that have NaN in the first usable step, as sea temperature has on land; NaN there is no fault."""
-        frame = np.empty((1, *self._buffers.shape[2:]), dtype=np.float32)
-        source, steps = self._locate(0)
-        return source.reader.read(steps[:1], frame) & ~np.isnan(frame[0]).all(axis=(1, 2))
+        """Channels whose NaN is no fault, as sea temperature's on land: the same points lack a value first and last."""
+        ends = np.empty((2, *self._buffers.shape[2:]), dtype=np.float32)
+        first, last = self._locate(0), self._locate(self.window_count - 1)
+        first[0].reader.read(first[1][:1], ends[:1], look=False)
+        last[0].reader.read(last[1][-1:], ends[1:], look=False)
+        holes = np.isnan(ends)
+        some = holes[0].any(axis=(1, 2)) & ~holes[0].all(axis=(1, 2))
+        return some & (holes[0] == holes[1]).all(axis=(1, 2))
 
     def _replace(self, window: int, frames: Frames) -> int:
         """Read the next clean window into the place of one in which NaN showed up."""
@@ -401,7 +406,9 @@ def _source(
     if load_threads:
         reader = InMemory(reader, time.size, shape, load_threads)
         bad[reader.missing()] = True
-    inside = np.isin(time, (dataset if span is None else dataset.sel(time=slice(*span)))["time"].values)
+    inside = np.isin(
+        time, (dataset if span is None else dataset.sel(time=slice(*span)))["time"].values.astype("datetime64[ns]")
+    )
     stride = _stride(time, step)
     candidates = np.arange(max(time.size - (frames - 1) * stride, 0))
     touched = candidates[:, None] + np.arange(frames) * stride

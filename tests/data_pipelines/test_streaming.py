@@ -212,7 +212,15 @@ def test_a_step_is_looked_at_for_missing_values_once(analysis, monkeypatch):
     stream = WindowStream(analysis, CHANNELS, batch_size=2, memory_limit=0, threads=1, prefetch=0)
     take(stream, 2 * len(stream))
     assert sorted(set(looked)) == list(range(40))
-    assert len(looked) == 40 + 1  # the first step says which channels may have NaN
+    assert len(looked) == 40
+
+
+@pytest.mark.parametrize("step", [0, 39])
+def test_a_hole_in_the_first_or_last_step_is_not_taken_for_land(analysis, step):
+    stream = WindowStream(with_missing(analysis, step), CHANNELS, batch_size=1, shuffle=False, memory_limit=0)
+    starts = [batch.time[0, 0] for batch in take(stream, 38)]
+    assert starts[0] == analysis["time"].values[1 if step == 0 else 0]
+    assert starts[37] == analysis["time"].values[37 if step == 0 else 0]
 
 
 @pytest.mark.parametrize("limit", [0, 2**30])
