@@ -11,6 +11,7 @@ import importlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -132,6 +133,8 @@ def save_checkpoint(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(asdict(description), indent=2, allow_nan=False)
+    # Lists of numbers, the axes of a grid above all, on one line each. A newline inside a string is escaped, so none matches.
+    text = re.sub(r"\[\n[^\[\]{}\"]*\]", lambda found: " ".join(found[0].split()), text)
     # Both under other names first: a full disk or a kill leaves the old checkpoint as it was.
     for file, content in ((WEIGHTS, data), (DESCRIPTION, text.encode())):
         (folder / f"{file}.partial").write_bytes(content)

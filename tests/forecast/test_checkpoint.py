@@ -205,3 +205,11 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     with pytest.raises(CheckpointError, match="weight gain is not finite"):
         save_checkpoint(tmp_path / "x", extrapolation(ANALYSIS, gain=float("nan")), training_span=SPAN, data_hash="abc")
     assert not (tmp_path / "x").exists()
+
+
+def test_axes_take_a_line_each_and_notes_stay_as_they_are(tmp_path):
+    notes = {"how": "a  [list\n  in]  words"}
+    save_checkpoint(tmp_path / "x", extrapolation(ANALYSIS), training_span=SPAN, data_hash="abc", extra=notes)
+    assert read_description(tmp_path / "x").notes == notes
+    lines = (tmp_path / "x" / "checkpoint.json").read_text().splitlines()
+    assert '    "latitude": [ 90.0, 60.0, 30.0, 0.0, -30.0, -60.0, -90.0 ],' in lines
