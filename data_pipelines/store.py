@@ -555,6 +555,7 @@ def _compressors(compression: str) -> Any:
 
     if compression == "none":
         return None
+    # The checksum comes first when reading: Blosc's decoder can crash the process on a damaged chunk.
     if compression == "lz4":
         return [BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=4), Crc32cCodec()]
     return [BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=4), Crc32cCodec()]

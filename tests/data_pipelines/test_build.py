@@ -313,6 +313,21 @@ def test_refused_source_that_was_mended_is_read_again(tmp_path: Path) -> None:
     assert not open_analysis(out)["temperature"].isnull().any()
 
 
+def test_refused_remote_source_is_read_again_unless_accepted(tmp_path: Path) -> None:
+    """Nothing tells from outside that a remote store was mended, so what was refused is not trusted."""
+    bad = cds_new(steps=8)
+    bad["t"][4] = np.nan
+    write(tmp_path / "s.zarr", bad)
+    with web_server(tmp_path) as requests:
+        url, out = f"{requests.url}/s.zarr", tmp_path / "a.zarr"
+        with pytest.raises(AuditError, match="nan_fields"):
+            build_analysis_store([url], out)
+        shutil.rmtree(tmp_path / "s.zarr")
+        write(tmp_path / "s.zarr", cds_new(steps=8))
+        build_analysis_store([url], out)
+    assert not open_analysis(out)["temperature"].isnull().any()
+
+
 @pytest.mark.parametrize(
     ("name", "change", "steps"),
     [
