@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,7 +12,7 @@ from rich.progress import Progress
 
 from data_pipelines.variables import Channel
 from forecast.verification import tables
-from forecast.verification.baselines import lead_steps
+from forecast.verification.baselines import Baseline, ClimatologyForecast, Persistence, lead_steps
 from forecast.verification.config import VerifyConfig
 from forecast.verification.fitting import check_baselines, fit_baselines
 from forecast.verification.inputs import (
@@ -26,11 +25,12 @@ from forecast.verification.inputs import (
     time_step,
 )
 from forecast.verification.regions import region_weights, regions_on
-from forecast.verification.sample import choose_sample, refuse_training_times, training_spans
+from forecast.verification.sample import Sample, choose_sample, refuse_training_times, training_spans
 from forecast.verification.score import Contest, Results, score
-from forecast.verification.training import TrainingData, load_training
+from forecast.verification.training import Climatology, TrainingData, load_training
 
 SHORT = "short"
+WITHOUT_FIT = frozenset({"persistence", "climatology"})
 TRAINING_MEMORY = 4  # times the memory limit of a block
 
 
@@ -95,14 +95,17 @@ def evaluate(config: VerifyConfig) -> Verification:
         for name, forecast in forecasts.items():
             refuse_training_times(sample, training_spans(forecast), name)
     with _bars(config.progress) as bars:
-        training = _training(config, forecasts[config.name], truth, channels, sample)
-        climatology = None if training is None else training.climatology
+        given = None
+        if config.climatology is not None:
+            given = Climatology(open_climatology(config.climatology, truth, channels), channels, "given by the user")
+        training = _training(config, forecasts[config.name], truth, channels, sample, given)
+        climatology = given if training is None else training.climatology
         steps = lead_steps(sample.leads, step)
         task = bars.add_task("Fit baselines", total=len(config.baselines))
-        fitted: dict[str, Any] = {}
+        fitted: dict[str, Baseline] = {}
         for name in config.baselines:
             bars.update(task, description=f"Fit {name}")
-            fitted |= _fit(training, name, steps)
+            fitted |= _fit(training, climatology, name, steps)
             bars.advance(task)
         latitude, longitude = truth["latitude"].values, truth["longitude"].values
         regions = regions_on(config.regions, latitude, longitude)
@@ -137,9 +140,14 @@ def positions_of(hours: Sequence[int], leads: np.ndarray) -> list[int]:
 
 
 def _training(
-    config: VerifyConfig, forecast: xr.Dataset, truth: xr.Dataset, channels: tuple[Channel, ...], sample: Any
+    config: VerifyConfig,
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    channels: tuple[Channel, ...],
+    sample: Sample,
+    climatology: Climatology | None,
 ) -> TrainingData | None:
-    """Read what baselines are fitted on; None where nothing but persistence is asked for and no span is known."""
+    """Read what baselines are fitted on; None where no span is known and none that is asked for is fitted."""
     source = truth if config.train is None else open_truth(config.train)
     if config.train is not None:
         check_same_grid(source, truth, "train")
@@ -156,17 +164,21 @@ def _training(
         span = (str(min(start for start, _ in spans)), str(max(end for _, end in spans)))
     elif config.train is not None:
         span = (str(source["time"].values[0]), str(source["time"].values[-1]))
-    elif set(config.baselines) <= {"persistence"} and config.climatology is None:
+    elif set(config.baselines) <= {"persistence"} | ({"climatology"} if config.climatology else set()):
         return None
     else:
         raise VerificationError(
             "train_span is needed to fit baselines and climatology: the forecast store has no attribute training_span. "
             "Give train_span=[FIRST,LAST] or train=STORE, or score against persistence alone, without ACC: "
-            "baselines=[persistence]."
+            "baselines=[persistence]; with climatology=STORE also against that: baselines=[persistence,climatology]."
         )
-    climatology = None if config.climatology is None else open_climatology(config.climatology, truth, channels)
     training = load_training(
-        source, channels, span, climatology=climatology, memory_limit=TRAINING_MEMORY * config.memory_limit_mb * 2**20
+        source,
+        channels,
+        span,
+        climatology=climatology,
+        memory_limit=TRAINING_MEMORY * config.memory_limit_mb * 2**20,
+        allow_nan=set(config.baselines) <= WITHOUT_FIT,
     )
     if not config.score_training_span:
         first, last = training.segments[0].time[0], training.segments[-1].time[-1]
@@ -193,14 +205,13 @@ def open_climatology(path: str, truth: xr.Dataset, channels: Sequence[Channel]) 
     return climatology
 
 
-def _fit(training: TrainingData | None, name: str, steps: Sequence[int]) -> dict[str, Any]:
-    from forecast.verification.baselines import Persistence
-
-    if name == "persistence":
-        return {name: Persistence()}
-    if training is None:
-        raise VerificationError(f"baseline {name} needs a training span. Give train_span=[FIRST,LAST] or train=STORE.")
-    return fit_baselines(training, [name], steps)
+def _fit(
+    training: TrainingData | None, climatology: Climatology | None, name: str, steps: Sequence[int]
+) -> dict[str, Baseline]:
+    """Fit a baseline; without training data only those that need none were let through."""
+    if training is not None:
+        return fit_baselines(training, [name], steps)
+    return {name: Persistence() if climatology is None or name == "persistence" else ClimatologyForecast(climatology)}
 
 
 @contextlib.contextmanager

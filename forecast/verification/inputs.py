@@ -57,7 +57,7 @@ def open_dataset(path: str | Path) -> xr.Dataset:
         raise VerificationError(f"{text} does not exist. Give the path of a Zarr store or of a NetCDF file.")
     try:
         if text.endswith((".nc", ".nc4", ".netcdf")):
-            return xr.open_dataset(text, decode_timedelta=True)
+            return xr.open_dataset(text, engine="netcdf4", decode_timedelta=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # stores without consolidated metadata are fine
             return xr.open_zarr(zarr_store(path), chunks=None, decode_timedelta=True)

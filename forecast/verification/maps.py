@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -90,11 +92,26 @@ def _time_label(time: np.datetime64) -> str:
 
 def _projection() -> Any:
     """Robinson, on a sphere; the coastlines are looked for in the package only."""
+    load_projections()
     import cartopy
     import cartopy.crs as ccrs
 
     cartopy.config["pre_existing_data_dir"] = str(COASTLINES)
     return ccrs.Robinson(central_longitude=0)
+
+
+def load_projections() -> None:
+    """Import pyproj such that it uses its own PROJ library, whatever was loaded before.
+
+    ECMWF's eccodes (which xarray loads when it guesses a file's format, if cfgrib is installed) brings another PROJ and makes
+    it visible to all; pyproj then takes half of its functions from there, and the process dies.
+    """
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(flags | getattr(os, "RTLD_DEEPBIND", 0))
+    try:
+        import pyproj  # noqa: F401
+    finally:
+        sys.setdlopenflags(flags)
 
 
 def _draw_field(

@@ -137,8 +137,9 @@ def load_training(
     channels: Sequence[Channel],
     span: tuple[str, str],
     *,
-    climatology: xr.Dataset | None = None,
+    climatology: Climatology | None = None,
     memory_limit: int = 2**30,
+    allow_nan: bool = False,
 ) -> TrainingData:
     """Read the training span.
 
@@ -151,9 +152,11 @@ def load_training(
     span
         First and last time, both included; ISO 8601. A date alone as the end means its last analysis.
     climatology
-        Climatology in WeatherBench 2's layout to use instead of the span's own.
+        To use instead of the span's own.
     memory_limit
         Bytes of fields to keep. A longer span is represented by runs of 45 days spread evenly over it.
+    allow_nan
+        Whether fields may hold NaN (sea surface temperature on land): enough for a climatology, not for a regression.
 
     Raises
     ------
@@ -172,7 +175,7 @@ def load_training(
     segments = []
     for run in _runs(times, step, max(int(memory_limit // state_bytes), 8)):
         fields = stack(analysis.sel(time=run), channels)
-        if not np.isfinite(fields).all():
+        if not allow_nan and not np.isfinite(fields).all():
             bad = [str(channel) for channel, field in zip(channels, np.moveaxis(fields, 1, 0), strict=True)
                    if not np.isfinite(field).all()]  # fmt: skip
             raise VerificationError(
@@ -182,7 +185,7 @@ def load_training(
         segments.append(Segment(run, fields))
     latitude, longitude = analysis["latitude"].values, analysis["longitude"].values
     if climatology is not None:
-        mean = Climatology(climatology, tuple(channels), "climatology given by the user")
+        mean = climatology
     elif times[-1] - times[0] >= SEASONAL_SPAN:
         from data_pipelines.climatology import compute_climatology
 

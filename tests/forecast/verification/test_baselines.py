@@ -20,7 +20,7 @@ from forecast.verification.hold_out import hold_out_mse, scored_steps
 from forecast.verification.inputs import VerificationError, stack
 from forecast.verification.linear_inverse_model import LinearInverseModel, fit_linear_inverse_model
 from forecast.verification.stencil_ridge import RADIUS, Choice, FieldStencil, StencilRidge, fit_stencil_ridge, fit_steps
-from forecast.verification.training import TrainingData, load_training
+from forecast.verification.training import Climatology, TrainingData, load_training
 from tests.helpers.verification import STEP, drifting_truth
 
 SPAN = ("2026-01-01", "2026-01-20")
@@ -253,7 +253,8 @@ def test_bad_training_data_are_refused(truth):
 
 def test_given_climatology_replaces_the_spans(truth):
     given = truth.isel(time=slice(0, 4)).groupby("time.hour").mean().expand_dims(dayofyear=np.arange(1, 367))
-    data = load_training(truth, channels_of(truth), SPAN, climatology=given.transpose("hour", "dayofyear", ...))
+    mean = Climatology(given.transpose("hour", "dayofyear", ...), channels_of(truth), "given")
+    data = load_training(truth, channels_of(truth), SPAN, climatology=mean)
     np.testing.assert_array_equal(
         data.climatology.at(truth["time"].values[:3]), stack(truth.isel(time=slice(0, 3)), data.channels)
     )

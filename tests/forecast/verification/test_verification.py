@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from forecast.verification.config import TargetsConfig, VerifyConfig
 from forecast.verification.evaluation import evaluate
 from forecast.verification.inputs import VerificationError
 from forecast.verification.maps import draw_maps
+from forecast.verification.score import score
 from forecast.verification.scorecard import draw_scorecard, shade
 from forecast.verification.tables import lead_label
 from forecast.verification.verification import verify
@@ -134,9 +137,7 @@ def test_blocks_of_any_size_give_the_same_scores(stores, found):
     baselines = ["persistence", "climatology", "damped_persistence"]
     small = config(stores, short=stores / "bad.zarr", baselines=baselines, start="2026-01-28")
     whole = evaluate(small)
-    from forecast.verification import score as module
-
-    blocked = module.score(whole.contest, spectrum_leads=[3], memory_limit=4 * 2 * 9 * 16)
+    blocked = score(whole.contest, spectrum_leads=[3], memory_limit=3 * 4 * 2 * 9 * 16)
     for name, values in blocked.scores.items():
         np.testing.assert_allclose(values, whole.results.scores[name], rtol=1e-12)
     np.testing.assert_allclose(blocked.spectra, whole.results.spectra, rtol=1e-12)
@@ -222,6 +223,20 @@ def test_a_training_store_of_its_own(stores, tmp_path):
         evaluate(config(stores, train=tmp_path / "coarse.nc", baselines=["climatology"]))
 
 
+def test_fields_with_holes_are_scored_against_what_needs_no_fit(stores, tmp_path):
+    """As sea surface temperature on land: NaN in truth and forecast at the same points."""
+    for name in ("truth", "good"):
+        field = xr.open_zarr(stores / f"{name}.zarr").load()
+        field["vorticity"] = field["vorticity"].where(field["longitude"] > 100)
+        field.to_netcdf(tmp_path / f"{name}.nc")
+    holes = config(stores, forecast=tmp_path / "good.nc", truth=tmp_path / "truth.nc", baselines=["persistence", "climatology"])
+    scores = evaluate(holes).scores["vorticity"].sel(region="global", forecast="forecast")
+    assert np.isfinite(scores).all()
+    holes.baselines = ["damped_persistence"]
+    with pytest.raises(VerificationError, match=r"NaN in \['vorticity_850'\]"):
+        evaluate(holes)
+
+
 def test_a_given_climatology(stores, tmp_path):
     truth = xr.open_zarr(stores / "truth.zarr").load()
     given = (
@@ -231,6 +246,11 @@ def test_a_given_climatology(stores, tmp_path):
     settings = {"baselines": ["climatology"], "climatology": str(tmp_path / "climatology.nc")}
     own, other = evaluate(config(stores, baselines=["climatology"])), evaluate(config(stores, **settings))
     np.testing.assert_allclose(other.scores["vorticity"], own.scores["vorticity"], rtol=1e-3, atol=1e-7)
+    xr.open_zarr(stores / "good.zarr").load().drop_attrs(deep=False).to_netcdf(tmp_path / "anybody.nc")
+    settings["baselines"] = ["persistence", "climatology"]
+    anybody = evaluate(config(stores, forecast=tmp_path / "anybody.nc", **settings))
+    rmse = anybody.scores["vorticity"].sel(forecast="climatology", metric="rmse")
+    np.testing.assert_allclose(rmse, other.scores["vorticity"].sel(forecast="climatology", metric="rmse"))
     given.drop_vars("vorticity").to_netcdf(tmp_path / "lacking.nc")
     with pytest.raises(VerificationError, match=r"climatology .* lacks \['vorticity'\]"):
         evaluate(config(stores, baselines=["climatology"], climatology=str(tmp_path / "lacking.nc")))
@@ -291,3 +311,15 @@ def test_a_map_has_coastlines_and_a_symmetric_error(monkeypatch, found):
     assert all(any("FeatureArtist" in type(artist).__name__ for artist in axes.get_children()) for axes in maps)
     boundaries = maps[2].collections[0].norm.boundaries
     np.testing.assert_allclose(boundaries, -boundaries[::-1])
+
+
+def test_maps_survive_the_other_proj_library_of_eccodes():
+    """Whoever reads GRIB and then draws a map in one process must not lose it: pyproj's PROJ against eccodes' own."""
+    pytest.importorskip("eccodes")
+    code = (
+        "import eccodes, forecast.verification.maps as maps; maps.load_projections(); import cartopy.crs as crs;"
+        "print(round(crs.Robinson().transform_point(10, 20, crs.PlateCarree())[0]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "927952"
