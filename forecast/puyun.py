@@ -23,13 +23,10 @@ from torch.utils.checkpoint import checkpoint as recompute
 from data_pipelines.area import cell_area_weights
 from data_pipelines.forcings import forcing_fields
 from data_pipelines.variables import VARIABLES, Channel
-from forecast.layers.large_kernel_attention import ATTENTIONS, ChannelNorm
+from forecast.layers.large_kernel_attention import ATTENTIONS, ChannelNorm, ScaledPointwise
 from forecast.layers.patches import PatchEmbedding, PatchUnembedding, check_patch
-from forecast.layers.time_embedding import TimeEmbedding, feature_count, time_features
+from forecast.layers.time_embedding import TimeEmbedding, feature_count, lead_hours_of, time_features
 from forecast.requirements import Requirements
-
-# VAN starts its branches nearly closed (layer scale 1e-2, arXiv 2202.09741): the product is unbounded.
-LAYER_SCALE = 1e-2
 
 
 @dataclass
@@ -52,6 +49,9 @@ class PuYunConfig:
         Share of latent channels dropped in training.
     gradient_checkpointing
         Recompute blocks in the backward pass instead of keeping their activations.
+    damped_steps
+        Steps for which a factor on the anomaly is kept, by lead time, channel and latitude, fitted after training (`Trainer.calibrate`);
+        later steps have the last one's, 0 is none.
     fast_filters
         Run depthwise filters by the routes that are fast on CPUs (the same numbers); see `SphericalDepthwiseConv2d`.
     """
@@ -63,6 +63,7 @@ class PuYunConfig:
     expansion: int = 3
     dropout: float = 0.0
     gradient_checkpointing: bool = False
+    damped_steps: int = 0
     fast_filters: bool = True
 
     def __post_init__(self) -> None:
@@ -91,20 +92,18 @@ class Block(nn.Module):
             nn.Conv2d(width, config.expansion * width, 1),
             nn.GELU(),
             nn.Dropout2d(config.dropout),
-            nn.Conv2d(config.expansion * width, width, 1),
+            ScaledPointwise(config.expansion * width, width),
         )
         self.time = nn.Linear(width, 2 * width)
         nn.init.zeros_(self.time.weight)
         nn.init.zeros_(self.time.bias)
-        self.scale_attention = nn.Parameter(torch.full((width, 1, 1), LAYER_SCALE))
-        self.scale_dense = nn.Parameter(torch.full((width, 1, 1), LAYER_SCALE))
 
     def forward(
         self, x: Float[Tensor, "batch width lat lon"], time: Float[Tensor, "batch width"]
     ) -> Float[Tensor, "batch width lat lon"]:
         gain, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
-        x = x + self.scale_attention * self.attention(self.norm_attention(x))
-        return x + self.scale_dense * self.dense(self.norm_dense(x) * (1 + gain) + shift)
+        x = x + self.attention(self.norm_attention(x))
+        return x + self.dense(torch.addcmul(shift, self.norm_dense(x), 1 + gain))
 
 
 class PuYun(nn.Module):
@@ -197,6 +196,8 @@ class PuYun(nn.Module):
             self.register_buffer(name, torch.tensor(values[name], dtype=torch.float32).view(-1, 1, 1))
         for name in ("mean_field", "deviation_field"):
             self.register_buffer(name, torch.tensor(values[name], dtype=torch.float32))
+        if self.config.damped_steps:
+            self.register_buffer("damping", torch.ones(self.config.damped_steps, *shape[:2]))
 
     def _input_signs(self, odd: Float[Tensor, " channel"]) -> Float[Tensor, " input"]:
         """Which of the network's inputs change sign across the pole: frames and mean fields of vector components."""
@@ -230,7 +231,12 @@ class PuYun(nn.Module):
         features: Float[Tensor, "batch feature"],
     ) -> Float[Tensor, "batch channel lat lon"]:
         """The state one step after the last of `frames`, in the same physical units."""
-        return frames[:, -1] + self.tendency * self.normalised_tendency(frames, forcings, features).float()
+        following = frames[:, -1] + self.tendency * self.normalised_tendency(frames, forcings, features).float()
+        if not self.config.damped_steps:
+            return following
+        step = (lead_hours_of(features) / self.requirements.step_hours).round().long()
+        factor = self.damping[step.clamp(max=self.config.damped_steps - 1), :, :, None]
+        return self.mean_field + factor * (following - self.mean_field)
 
     def normalised_tendency(
         self,

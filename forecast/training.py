@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from jaxtyping import Float
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from data_pipelines.area import cell_area_weights
 from data_pipelines.frames import InMemory, open_reader
 from data_pipelines.statistics import compute_statistics
 from data_pipelines.store import data_hash, time_step
@@ -38,6 +39,9 @@ from forecast.training_curves import draw_training_curves
 
 MINIMUM_STATES = 3
 READING_THREADS = 2
+VALIDATION_BATCH = 8
+# A band of a few storm sizes: one row's regression on a few days would follow their accidents.
+CALIBRATION_WINDOW_DEGREES = 10.0
 
 
 @dataclass
@@ -51,7 +55,10 @@ class SourceConfig:
     start, end
         First and last day of training (inclusive); empty for the whole store.
     share
-        How much of every draw comes from it, relative to the other sources.
+        How much of every draw comes from it, relative to the other sources; 0 for nothing but its grid and statistics.
+    lead_until_hours
+        Last lead time that is learned from it [h]; 0: the stage's. A short record is memorised at far lead times; let it
+        teach the near ones, beside a long record that teaches all.
     match_statistics
         Shift and scale its fields to the mean field and standard deviation of the first source. For simulated
         data beside observed ones.
@@ -61,11 +68,12 @@ class SourceConfig:
     start: str = ""
     end: str = ""
     share: float = 1.0
+    lead_until_hours: int = 0
     match_statistics: bool = False
 
     def __post_init__(self) -> None:
-        if self.share <= 0:
-            raise ValueError(f"share must be positive; got {self.share}. Leave the source out instead.")
+        if self.share < 0:
+            raise ValueError(f"share must not be negative; got {self.share}. 0 takes grid and statistics from a source and no more.")
 
 
 @dataclass
@@ -92,6 +100,8 @@ class TrainingConfig:
         Valid times of validation (never trained on); empty for none.
     validation_leads
         Lead times scored [h].
+    calibrate
+        Fit factors on the anomaly by lead time to the validation span after training, see `Trainer.calibrate`.
     steps, batch_size, replay_buffer, fresh_share, unroll
         Optimiser steps; forecasts per step; forecasts in the pool; share of fresh ones; steps with one gradient.
     learning_rate, warm_up, final_learning_rate, weight_decay, clip, ema
@@ -121,6 +131,7 @@ class TrainingConfig:
     validation_end: str = ""
     validation_leads: list[int] = field(default_factory=lambda: [6, 24, 48, 72, 120])
     validate_every: int = 500
+    calibrate: bool = False
     steps: int = 2000
     batch_size: int = 4
     replay_buffer: int = 256
@@ -150,6 +161,10 @@ class TrainingConfig:
             raise ValueError(f"precision must be bf16 or fp32; got {self.precision!r}.")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must lie in [0, 1); got {self.ema}.")
+        if self.sources and not any(source.share for source in self.sources.values()):
+            raise ValueError("the share of every one of sources is 0; give at least one of them a share to learn from.")
+        if self.calibrate and not (self.validation_start and self.validation_end):
+            raise ValueError("calibrate needs a validation span; give validation_start and validation_end.")
         if len(self.earlier_stages) != len(self.earlier_until_hours):
             raise ValueError(
                 f"earlier_until_hours must name one hand-over for each of earlier_stages; got {len(self.earlier_until_hours)} "
@@ -175,6 +190,7 @@ class Source:
         self.step = time_step(self.analysis)
         self.shape = (len(self.channels), dataset.sizes["latitude"], dataset.sizes["longitude"])
         self.share = config.share
+        self.last_lead = config.lead_until_hours // int(self.step / np.timedelta64(1, "h")) or None
         self.reader = reader
         if len(times) * int(np.prod(self.shape)) * 4 <= MEMORY_LIMIT:
             self.reader = InMemory(reader, len(times), self.shape, threads=READING_THREADS)
@@ -267,11 +283,11 @@ class Trainer:
         self.sources = [Source(source, config.channels) for source in config.sources.values()]
         first = self.sources[0].analysis
         self.requirements = Requirements.of(first, config.channels, history=config.history, forcings=config.forcings)
-        self.model = self._build_model(first).to(self.device)
-        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.earlier = [load_checkpoint(Path(path), self.device) for path in config.earlier_stages]
         self.first_lead = config.earlier_until_hours[-1] // self.requirements.step_hours if config.earlier_until_hours else 0
         self.last_lead = config.lead_until_hours // self.requirements.step_hours
+        self.model = self._build_model(first).to(self.device)
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         if self.last_lead <= self.first_lead:
             raise ValueError(
                 f"lead_until_hours must lie beyond the earlier stages' {self.first_lead * self.requirements.step_hours} h; got {config.lead_until_hours}."
@@ -293,7 +309,8 @@ class Trainer:
         for source, settings in zip(self.sources[1:], list(self.config.sources.values())[1:], strict=True):
             if settings.match_statistics:
                 source.match(compute_statistics(source.analysis), statistics)
-        model = PuYun(self.config.model, self.requirements, statistics)
+        settings = replace(self.config.model, damped_steps=self.last_lead if self.config.calibrate else 0)
+        model = PuYun(settings, self.requirements, statistics)
         if self.config.initial:
             model.load_weights_of(load_checkpoint(Path(self.config.initial), "cpu"))
         return model
@@ -324,7 +341,8 @@ class Trainer:
         return frames, number, index, lead
 
     def _can_advance(self, source: int, index: int, lead: int) -> bool:
-        return lead + self.config.unroll <= self.last_lead and self.sources[source].connected(index, self.config.unroll)
+        last = min(self.last_lead, self.sources[source].last_lead or self.last_lead)
+        return lead + self.config.unroll <= last and self.sources[source].connected(index, self.config.unroll)
 
     @torch.no_grad()
     def _advance(self, model: PuYun, frames: Tensor, sources: Sequence[Source], index: np.ndarray, lead: np.ndarray) -> Tensor:
@@ -360,9 +378,10 @@ class Trainer:
             weights = self.balance.weights(lead).to(self.device) if self.config.balance_lead_times else 1.0
             total = total + (error * weights).mean() / len(truths)
             frames = torch.cat([frames[:, 1:], (frames[:, -1] + self.model.tendency * tendency)[:, None]], dim=1)
-        if not torch.isfinite(total):
+        loss = float(total.detach())
+        if not np.isfinite(loss):
             raise TrainingError(
-                f"the loss is {float(total)} at step {self.step}; lower learning_rate, or look for bad data with the store's audit."
+                f"the loss is {loss} at step {self.step}; lower learning_rate, or look for bad data with the store's audit."
             )
         total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -373,7 +392,7 @@ class Trainer:
         self.buffer.put_back(draw, frames.detach(), len(truths))
         self.step += 1
         return {
-            "step": self.step, "loss": float(total.detach()), "error": float(error.detach().mean()), "lead_hours": float(lead.mean() * self.requirements.step_hours),
+            "step": self.step, "loss": loss, "error": float(error.detach().mean()), "lead_hours": float(lead.mean() * self.requirements.step_hours),
             "gradient_norm": float(norm), "learning_rate": self.schedule.get_last_lr()[0],
         }  # fmt: skip
 
@@ -390,33 +409,63 @@ class Trainer:
 
         Every forecast starts from an analysis (before or in the span) and runs through the earlier stages first.
         """
-        config, need = self.config, self.requirements
+        leads = [hours // self.requirements.step_hours for hours in self.config.validation_leads if hours <= self.config.lead_until_hours]
+        scores = {}
+        for lead, forecast, truth in self._validation_forecasts(max(leads)):
+            if lead in leads:
+                errors = ((forecast - truth).square() * self._area()).mean(dim=(0, 2, 3)).sqrt()
+                hours = lead * self.requirements.step_hours
+                scores |= {f"{name} {hours} h": float(error) for name, error in zip(self.config.channels, errors, strict=True)}
+        return scores
+
+    def calibrate(self) -> Float[Tensor, "step channel lat"]:
+        """Fit the averaged network's factors on the anomaly by lead time, channel and latitude, on the validation span.
+
+        At each lead time, in turn, the factor is the regression coefficient of the true anomaly on the forecast one, in a
+        smooth window of latitudes, from what the factors before it left; it is limited to [0, 1] and averaged with the
+        factor before. A network that has learned more from its training span than holds elsewhere forecasts too strong
+        anomalies at far lead times; this takes them back.
+        """
+        mean, window = self.average.mean_field.cpu(), self._area().flatten() * _latitude_window(self.requirements.latitude)
+        previous = torch.ones(self.average.damping.shape[1:])
+        for lead, forecast, truth in self._validation_forecasts(self.last_lead):
+            if lead <= self.first_lead:
+                continue
+            ours, true = forecast - mean, truth - mean
+            product = (ours * true).mean(dim=(0, 3)) @ window.T
+            square = ours.square().mean(dim=(0, 3)) @ window.T
+            previous = 0.5 * (previous + (product / square).clamp(0, 1))
+            self.average.damping[lead - 1] = previous.to(self.device)
+            forecast.copy_(mean + previous[..., None] * ours)
+        return self.average.damping
+
+    def _area(self) -> Float[Tensor, "one lat one"]:
+        return torch.from_numpy(cell_area_weights(np.asarray(self.requirements.latitude))).float().view(1, -1, 1)
+
+    def _validation_forecasts(self, deepest: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """For each lead time in steps, the forecasts that are valid in the validation span and their truths.
+
+        Changes made to the forecasts are carried on to the next lead time.
+        """
+        config = self.config
         whole = Source(SourceConfig(store=next(iter(config.sources.values())).store), config.channels)
-        first, last = np.searchsorted(whole.times, [np.datetime64(config.validation_start), np.datetime64(config.validation_end) + np.timedelta64(1, "D")])
-        leads = [hours // need.step_hours for hours in config.validation_leads if hours <= config.lead_until_hours]
-        deepest = max(leads)
+        begin, end = np.datetime64(config.validation_start), np.datetime64(config.validation_end) + np.timedelta64(1, "D")
+        first, last = np.searchsorted(whole.times, np.array([begin, end], dtype=whole.times.dtype))
         starts = np.arange(max(config.history - 1, first - deepest), last - 1)
-        frames = torch.stack([whole.states(range(i - config.history + 1, i + 1)) for i in starts])
-        squares: dict[int, list[Tensor]] = {lead: [] for lead in leads}
-        area = self.error.weights.cpu() / self.error.weights.cpu().mean(dim=(1, 2), keepdim=True)
+        frames = torch.stack([whole.states(range(start - config.history + 1, start + 1)) for start in starts])
         for lead in range(deepest):
             keep = starts + lead + 1 < last
             starts, frames = starts[keep], frames[keep]
+            parts = [slice(begin, begin + VALIDATION_BATCH) for begin in range(0, len(starts), VALIDATION_BATCH)]
             model = self._model_at(lead)
-            parts = [slice(at, at + 8) for at in range(0, len(starts), 8)]
             frames = torch.cat([
                 self._advance(model, frames[part], [whole] * len(starts[part]), starts[part] + lead, np.full(len(starts[part]), lead))
                 for part in parts
             ])  # fmt: skip
-            if lead + 1 in squares:
-                inside = starts + lead + 1 >= first
-                truth = whole.states(starts[inside] + lead + 1)
-                squares[lead + 1] = [((frames[inside, -1] - truth).square() * area).mean(dim=(0, 2, 3)).sqrt()]
-        return {
-            f"{name} {lead * need.step_hours} h": float(values[0][number])
-            for lead, values in squares.items()
-            for number, name in enumerate(config.channels)
-        }
+            inside = starts + lead + 1 >= first
+            forecast = frames[inside, -1]
+            yield lead + 1, forecast, whole.states(starts[inside] + lead + 1)
+            frames[inside, -1] = forecast
 
     def _model_at(self, lead: int) -> PuYun:
         for stage, until in zip(self.earlier, self.config.earlier_until_hours, strict=True):
@@ -440,6 +489,11 @@ class Trainer:
                 speed = self.step * self.config.batch_size / (time.perf_counter() - self.started)
                 if "loss" in entry:
                     progress.update(bar, completed=self.step, loss=f"{entry['loss']:.3f}", speed=f"{speed:.1f}")
+        if self.config.calibrate:
+            with (self.out / "log.jsonl").open("a") as log:
+                factors = self.calibrate()[self.first_lead :].mean(dim=-1).T.tolist()
+                calibrated = {"damping": dict(zip(self.config.channels, factors, strict=True)), "validation": self.validate()}
+                log.write(json.dumps({"step": self.step, **calibrated}) + "\n")
         draw_training_curves(self.out / "log.jsonl", self.out / "curves.png")
         return self.save()
 
@@ -467,6 +521,12 @@ class Trainer:
             },
         )
         return folder
+
+
+def _latitude_window(latitude: Sequence[float]) -> Float[Tensor, "lat other"]:
+    """Gaussian weights of the other rows in each row's window."""
+    rows = torch.tensor(latitude)
+    return torch.exp(-0.5 * ((rows[:, None] - rows) / CALIBRATION_WINDOW_DEGREES) ** 2)
 
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

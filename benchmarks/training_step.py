@@ -1,0 +1,128 @@
+"""The training step of a network in bfloat16, with channels last and fast filters, beside the plain float32 NCHW step.
+
+    python -m benchmarks.training_step
+
+Both train the same weights on the same batch, in turns in one process, so that whatever else the machine does falls on both. The plain
+network keeps every tensor in NCHW order and leaves all depthwise filters and their gradients to the library. The outputs must agree
+to bfloat16's digits. Writes `benchmarks/results/training_step.json`.
+
+What bounds the step (per sample of puyun_tiny, forward and backward): about 3 x 2 x parameters x latent cells of dense arithmetic, a few
+GFLOP, which this kind of core does in tens of milliseconds in bfloat16; the rest is filters, whose gradients read every tensor
+once per tap row, and element-wise passes over memory.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from benchmarks.machine import describe_machine
+from forecast.layers.large_kernel_attention import ChannelNorm
+from forecast.puyun import PuYun, PuYunConfig
+from forecast.requirements import Requirements
+
+RESULT = Path(__file__).parent / "results" / "training_step.json"
+BATCH = 4
+ROUNDS = 7
+
+
+def build(width_config: str, rows: int, columns: int, fast: bool) -> PuYun:
+    settings = yaml.safe_load((Path(__file__).parents[1] / "configs/forecast/model" / f"{width_config}.yaml").read_text())
+    settings["fast_filters"] = fast
+    latitude, longitude = np.linspace(90, -90, rows), np.arange(columns) * 360 / columns
+    channels = ("mean_sea_level_pressure", "vorticity_850")
+    torch.manual_seed(0)
+    model = PuYun(PuYunConfig(**settings), Requirements(channels, tuple(latitude), tuple(longitude)))
+    with torch.no_grad():
+        model.head.weight.normal_(std=0.05)
+        for name, parameter in model.named_parameters():
+            if name.endswith("scale"):
+                parameter.fill_(0.3)
+    return model
+
+
+def keep_nchw(model: PuYun) -> PuYun:
+    """Give every convolution a contiguous NCHW input, as a network written without regard to memory layout has."""
+
+    def contiguous(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0].contiguous(), *inputs[1:])
+
+    def contiguous_output(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+        return output.contiguous()
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_pre_hook(contiguous)
+        if isinstance(module, ChannelNorm):
+            module.register_forward_hook(contiguous_output)
+    return model
+
+
+class Step:
+    """One kind of training step with its own copy of the weights."""
+
+    def __init__(self, model: PuYun, dtype: torch.dtype) -> None:
+        self.model = model.train()
+        self.autocast = dtype == torch.bfloat16
+        self.optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
+        need = model.requirements
+        torch.manual_seed(1)
+        self.frames = torch.randn(BATCH, need.history, len(need.channels), *need.grid_shape)
+        self.inputs = model.inputs_at(np.array(["2026-01-01T00"] * BATCH, dtype="datetime64[ns]"), np.zeros(BATCH))
+
+    def forward(self) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            return self.model.normalised_tendency(self.frames, *self.inputs).float()
+
+    def __call__(self) -> float:
+        started = time.perf_counter()
+        (self.forward() - self.frames[:, 0]).square().mean().backward()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        return time.perf_counter() - started
+
+
+def compare(size: str, rows: int, columns: int) -> dict[str, object]:
+    """Time both steps in turns; return the ratio, each time and the difference of the outputs."""
+    fast = Step(build(size, rows, columns, fast=True), torch.bfloat16)
+    plain = Step(keep_nchw(build(size, rows, columns, fast=False)), torch.float32)
+    plain.model.load_state_dict(copy.deepcopy(fast.model.state_dict()))
+    with torch.no_grad():
+        wanted, got = plain.forward(), fast.forward()
+    fast(), plain()
+    times = [(fast(), plain()) for _ in range(ROUNDS)]
+    return {
+        "network": size,
+        "grid": [rows, columns],
+        "batch": BATCH,
+        "threads": torch.get_num_threads(),
+        "fast_seconds": [round(one, 4) for one, _ in times],
+        "plain_seconds": [round(other, 4) for _, other in times],
+        "ratio_of_medians": round(statistics.median(o for _, o in times) / statistics.median(f for f, _ in times), 2),
+        "ratio_of_minima": round(min(o for _, o in times) / min(f for f, _ in times), 2),
+        "relative_difference_of_outputs": float((got - wanted).norm() / wanted.norm()),
+        "bfloat16_epsilon": torch.finfo(torch.bfloat16).eps,
+    }
+
+
+def main() -> None:
+    result = {
+        "what": "training step: bfloat16, channels last, fast filters, against float32 NCHW with the library's filters",
+        "machine": describe_machine(),
+        "results": [compare("puyun_tiny", 73, 144)],
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result["results"], indent=2))
+    print(f"stored in {RESULT.relative_to(Path.cwd())}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""Training: it learns, it starts later stages where earlier ones end, and it says what is wrong."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from data_pipelines.statistics import compute_statistics
+from data_pipelines.store import ACCEPTED, create_analysis_store, open_analysis, write_analysis
+from forecast.checkpoint import load_checkpoint, read_description
+from forecast.puyun import PuYun, PuYunConfig
+from forecast.training import LeadBalance, Source, SourceConfig, Trainer, TrainingConfig
+from tests.helpers.analyses import make_analysis
+
+CHANNELS = ["temperature_850", "mean_sea_level_pressure"]
+TINY = {"width": 8, "depth": (1,), "patch": 1, "expansion": 1}
+
+
+def store(path: Path, dataset: xr.Dataset) -> str:
+    create_analysis_store(path, dataset)
+    write_analysis(path, dataset)
+    return str(path)
+
+
+def moving_wave(steps: int = 60) -> xr.Dataset:
+    """Waves that travel east by one cell a step: a network with two frames can know where they go."""
+    analysis = make_analysis(steps=steps, rows=13, columns=24)
+    envelope = np.cos(np.deg2rad(analysis["latitude"].values)) ** 2
+    phase = analysis["longitude"].values[None] - 15.0 * np.arange(steps)[:, None]
+    wave = envelope[None, :, None] * np.sin(np.deg2rad(2 * phase))[:, None, :]
+    analysis["mean_sea_level_pressure"].values[:] = 101325 + 1000 * wave
+    analysis["temperature"].values[:] = 260 + 10 * wave[:, None]
+    return analysis
+
+
+def config_for(tmp_path: Path, path: str, **settings: object) -> TrainingConfig:
+    values: dict = {
+        "out": str(tmp_path / "run"), "sources": {"wave": SourceConfig(store=path, start="2021-02-27", end="2021-03-08")}, "channels": CHANNELS,
+        "model": PuYunConfig(**TINY), "steps": 3, "batch_size": 2, "replay_buffer": 4, "precision": "fp32", "device": "cpu",
+        "validation_start": "2021-03-10", "validation_end": "2021-03-12", "validation_leads": [6, 12], "validate_every": 100, "warm_up": 1,
+    }  # fmt: skip
+    return TrainingConfig(**(values | settings))
+
+
+@pytest.fixture(scope="module")
+def wave(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return store(tmp_path_factory.mktemp("wave") / "wave.zarr", moving_wave())
+
+
+def test_training_learns_where_waves_go(tmp_path: Path, wave: str) -> None:
+    config = config_for(tmp_path, wave, steps=60, batch_size=4, replay_buffer=8, learning_rate=1e-2, ema=0.9, lead_until_hours=12)
+    trainer = Trainer(config)
+    before = trainer.validate()
+    folder = trainer.run()
+    after = trainer.validate()
+    assert set(after) == {f"{name} {hours} h" for name in CHANNELS for hours in (6, 12)}
+    assert all(after[key] < 0.5 * before[key] for key in after)
+
+    assert (tmp_path / "run" / "curves.png").stat().st_size > 10_000
+    entries = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert entries[-1]["validation"] == after
+    assert entries[0]["step"] == 10
+    assert read_description(folder).training_span == "2021-02-27T00/2021-03-08T18"
+    assert isinstance(load_checkpoint(folder), PuYun)
+
+
+def test_untrained_validation_is_persistence(tmp_path: Path, wave: str) -> None:
+    """Two cells in 24 of a wave with half the length: the phase differs by 60 degrees; the error's rms follows from the identity."""
+    analysis = open_analysis(wave)
+    got = Trainer(config_for(tmp_path, wave, lead_until_hours=12)).validate()
+    inside = analysis.sel(time=slice("2021-03-10", "2021-03-12"))
+    area = np.sin(np.deg2rad(np.minimum(90, analysis.latitude + 7.5))) - np.sin(np.deg2rad(np.maximum(-90, analysis.latitude - 7.5)))
+    for hours in (6, 12):
+        earlier = analysis.shift(time=hours // 6).sel(time=inside.time)
+        error = ((inside - earlier)["mean_sea_level_pressure"] ** 2).weighted(area / area.mean()).mean(["time", "latitude", "longitude"])
+        assert got[f"mean_sea_level_pressure {hours} h"] == pytest.approx(float(error) ** 0.5, rel=1e-4)
+
+
+def test_later_stage_starts_from_states_of_the_earlier_one(tmp_path: Path, wave: str) -> None:
+    first = Trainer(config_for(tmp_path, wave, steps=4))
+    earlier = first.run()
+    settings = {"out": str(tmp_path / "second"), "earlier_stages": [str(earlier)], "earlier_until_hours": [12], "lead_until_hours": 24}
+    trainer = Trainer(config_for(tmp_path, wave, **settings))
+    draw = trainer.buffer.draw(2)
+    assert (draw.lead == 2).all()
+
+    model, source, index = load_checkpoint(earlier), trainer.sources[0], int(draw.index[0])
+    frames = source.states([index - 3, index - 2])
+    for step in range(2):
+        inputs = model.inputs_at(source.times[[index - 2 + step]], np.array([6.0 * step]))
+        with torch.no_grad():
+            frames = torch.stack([frames[-1], model(frames[None], *inputs)[0]])
+    torch.testing.assert_close(draw.frames[0], frames)
+    for _ in range(4):
+        trainer.train_step()
+    assert all(2 <= lead < 4 for *_, lead in trainer.buffer.slots)
+
+
+def test_matched_source_has_the_first_ones_statistics(tmp_path: Path, wave: str) -> None:
+    other = moving_wave()
+    other["mean_sea_level_pressure"] = (other["mean_sea_level_pressure"] * 3 - 5e4).assign_attrs(units="Pa")
+    path = store(tmp_path / "other.zarr", other)
+    sources = {"wave": SourceConfig(store=wave), "other": SourceConfig(store=path, match_statistics=True)}
+    trainer = Trainer(config_for(tmp_path, wave, sources=sources))
+    wanted = trainer.sources[0].states(range(60))
+    torch.testing.assert_close(trainer.sources[1].states(range(60)), wanted, rtol=1e-5, atol=0.2)
+
+
+def test_first_source_gives_the_statistics(tmp_path: Path, wave: str) -> None:
+    trainer = Trainer(config_for(tmp_path, wave))
+    wanted = compute_statistics(open_analysis(wave).sel(time=slice("2021-02-27", "2021-03-08"))).sel(channel=CHANNELS)
+    np.testing.assert_allclose(trainer.model.tendency.flatten(), wanted["tendency_standard_deviation"], rtol=1e-6)
+
+
+def test_waiting_for_data_is_counted(tmp_path: Path, wave: str) -> None:
+    trainer = Trainer(config_for(tmp_path, wave))
+    trainer.train_step()
+    assert trainer.waited > 0
+
+
+def test_lead_times_are_balanced_by_their_running_mean() -> None:
+    balance = LeadBalance(3, rate=0.5)
+    balance.update(np.array([0, 2]), torch.tensor([4.0, 8.0]))
+    balance.update(np.array([0]), torch.tensor([2.0]))
+    torch.testing.assert_close(balance.weights(np.array([0, 1, 2])), torch.tensor([1 / 3, 1.0, 1 / 8]))
+
+
+def test_forecast_does_not_cross_a_gap(tmp_path: Path) -> None:
+    broken = moving_wave(24).isel(time=[*range(10), *range(12, 24)]).assign_attrs({ACCEPTED: ["gaps"]})
+    source = Source(SourceConfig(store=store(tmp_path / "gap.zarr", broken)), CHANNELS)
+    assert source.connected(8, 1)
+    assert not source.connected(9, 1)
+    assert not source.connected(21, 1)
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"steps": 0}, "steps must be at least 1; got 0"),
+    ({"precision": "fp16"}, "precision must be bf16 or fp32; got 'fp16'"),
+    ({"ema": 1.0}, r"ema must lie in \[0, 1\)"),
+    ({"earlier_stages": ["short"]}, "earlier_until_hours must name one hand-over for each"),
+    ({"calibrate": True, "validation_end": ""}, "calibrate needs a validation span"),
+    ({"sources": {}}, "sources is empty.*sources.era5.store"),
+    ({"sources": {"wave": {"start": "1999-01-01", "end": "1999-02-01"}}}, "span 1999-01-01..1999-02-01 holds 0 states.*Widen"),
+    ({"learning_rate": float("inf"), "warm_up": 0}, "the loss is nan at step 1; lower learning_rate"),
+])  # fmt: skip
+def test_wrong_settings_are_refused_by_name(tmp_path: Path, wave: str, settings: dict, message: str) -> None:
+    if settings.get("sources"):
+        settings = {"sources": {"wave": SourceConfig(store=wave, **settings["sources"]["wave"])}}
+    with pytest.raises(ValueError, match=message):
+        Trainer(config_for(tmp_path, wave, **settings)).run()
+
+
+
+def test_negative_share_is_refused() -> None:
+    with pytest.raises(ValueError, match="share must not be negative"):
+        SourceConfig(share=-1.0)
+
+
+def test_calibration_takes_back_anomalies_that_are_too_strong(tmp_path: Path) -> None:
+    """Noise without memory: the best forecast is the mean field, and factors fall towards 0 from persistence's 1."""
+    path = store(tmp_path / "noise.zarr", make_analysis(steps=60, rows=13, columns=24))
+    trainer = Trainer(config_for(tmp_path, path, calibrate=True, lead_until_hours=48, validation_leads=[6, 48]))
+    before = trainer.validate()
+    factors = trainer.calibrate()
+    after = trainer.validate()
+    assert (factors.diff(dim=0) <= 0).all()
+    # Each factor is the mean of the one before and of what regresses white noise on white noise, about 0.
+    torch.testing.assert_close(factors[:3, 1].mean(-1), torch.tensor([0.5, 0.25, 0.125]), rtol=0, atol=0.1)
+    error = before["mean_sea_level_pressure 48 h"]
+    assert after["mean_sea_level_pressure 48 h"] == pytest.approx(error / 2**0.5, rel=0.05)
+
+
+def test_calibrated_factors_are_in_the_checkpoint(tmp_path: Path, wave: str) -> None:
+    trainer = Trainer(config_for(tmp_path, wave, calibrate=True, lead_until_hours=12, validation_leads=[6]))
+    folder = trainer.run()
+    torch.testing.assert_close(load_checkpoint(folder).damping, trainer.average.damping, rtol=0, atol=0)
+    last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    np.testing.assert_allclose(np.array([last["damping"][name] for name in CHANNELS]).T, trainer.average.damping.mean(-1), rtol=1e-6)
+
+
+def test_stage_must_go_beyond_the_earlier_ones(tmp_path: Path, wave: str) -> None:
+    earlier = Trainer(config_for(tmp_path, wave)).run()
+    settings = {"out": str(tmp_path / "second"), "earlier_stages": [str(earlier)], "earlier_until_hours": [12], "lead_until_hours": 12}
+    with pytest.raises(ValueError, match="lead_until_hours must lie beyond the earlier stages' 12 h; got 12"):
+        Trainer(config_for(tmp_path, wave, **settings))
+
+
+def test_checkpoint_is_not_overwritten(tmp_path: Path, wave: str) -> None:
+    Trainer(config_for(tmp_path, wave)).run()
+    with pytest.raises(FileExistsError, match="already holds a checkpoint; choose another folder"):
+        Trainer(config_for(tmp_path, wave))
