@@ -155,8 +155,8 @@ def _lazy_climatology(field: xr.DataArray, hours: NDArray[np.int64], window: NDA
                     near.append((number, offset))
         values = delayed(_smooth, pure=False)([means[number] for number, _ in near], [at for _, at in near], window, len(days))
         shape = (hours.size, len(days), *field.shape[1:])
-        smoothed.append(dask.array.from_delayed(values, shape, np.float32))  # type: ignore[no-untyped-call]
-    data = dask.array.concatenate(smoothed, axis=1)  # type: ignore[no-untyped-call]
+        smoothed.append(dask.array.from_delayed(values, shape, np.float32))
+    data = dask.array.concatenate(smoothed, axis=1)
     attributes = {key: value for key, value in field.attrs.items() if key != "valid_range"}
     coordinates = {"hour": xr.Variable("hour", hours), "dayofyear": xr.Variable("dayofyear", np.arange(1, DAYS_OF_YEAR + 1))}
     coordinates |= {str(dim): field[dim].variable for dim in order[1:]}

@@ -263,7 +263,7 @@ def compute_statistics(analysis: xr.Dataset, span: tuple[str, str] | None = None
     weights = cell_area_weights(chosen["latitude"].values)
     order = ("time", "level", "latitude", "longitude")
     fields = {name: chosen[name].transpose(*order, missing_dims="ignore") for name in names}
-    moments = compute(*(_delayed_moments(field, step, weights) for field in fields.values()))  # type: ignore[no-untyped-call]
+    moments = compute(*(_delayed_moments(field, step, weights) for field in fields.values()))
     rows: dict[str, list[Any]] = {}
     for (name, field), moment in zip(fields.items(), moments, strict=True):
         levels = tuple(int(level) for level in field["level"].values) if "level" in field.dims else (None,)
