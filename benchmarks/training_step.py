@@ -2,13 +2,13 @@
 
     python -m benchmarks.training_step
 
-Both train the same weights on the same batch, in turns in one process, so that whatever else the machine does falls on both. The plain
-network keeps every tensor in NCHW order and leaves all depthwise filters and their gradients to the library. The outputs must agree
-to bfloat16's digits. Writes `benchmarks/results/training_step.json`.
+Both train the same weights on the same batch, in turns in one process, so that whatever else the machine does falls on
+both. The plain network keeps every tensor in NCHW order and leaves all depthwise filters and their gradients to the library.
+The outputs must agree to bfloat16's digits. Writes `benchmarks/results/training_step.json`.
 
-What bounds the step (per sample of puyun_tiny, forward and backward): about 3 x 2 x parameters x latent cells of dense arithmetic, a few
-GFLOP, which this kind of core does in tens of milliseconds in bfloat16; the rest is filters, whose gradients read every tensor
-once per tap row, and element-wise passes over memory.
+What bounds the step (per sample of puyun_tiny, forward and backward): about 3 x 2 x parameters x latent cells of dense
+arithmetic, a few GFLOP, which this kind of core does in tens of milliseconds in bfloat16; the rest is filters, whose gradients
+read every tensor once per tap row, and element-wise passes over memory.
 """
 
 from __future__ import annotations
@@ -78,10 +78,12 @@ class Step:
         self.inputs = model.inputs_at(np.array(["2026-01-01T00"] * BATCH, dtype="datetime64[ns]"), np.zeros(BATCH))
 
     def forward(self) -> torch.Tensor:
+        """The network's answer in float32."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
             return self.model.normalised_tendency(self.frames, *self.inputs).float()
 
     def __call__(self) -> float:
+        """Train one step; return the seconds that it took."""
         started = time.perf_counter()
         (self.forward() - self.frames[:, 0]).square().mean().backward()
         self.optimiser.step()

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from data_pipelines.area import cell_area_weights
 from data_pipelines.variables import Channel
 
-# GraphCast's weights of surface variables (weathernext1_graph/graphcast.py): what is predicted easily counts less. Others count 1.
+# GraphCast's weights of surface variables (weathernext1_graph/graphcast.py): what is easily predicted counts less; others 1.
 GRAPHCAST_SURFACE_WEIGHTS = {
     "10m_u_component_of_wind": 0.1,
     "10m_v_component_of_wind": 0.1,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ class PuYunConfig:
     gradient_checkpointing
         Recompute blocks in the backward pass instead of keeping their activations.
     damped_steps
-        Steps for which a factor on the anomaly is kept, by lead time, channel and latitude, fitted after training (`Trainer.calibrate`);
+        Steps for which a factor on the anomaly is kept, by lead time, channel and latitude; see `Trainer.calibrate`;
         later steps have the last one's, 0 is none.
     fast_filters
         Run depthwise filters by the routes that are fast on CPUs (the same numbers); see `SphericalDepthwiseConv2d`.
@@ -101,6 +101,7 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch width lat lon"], time: Float[Tensor, "batch width"]
     ) -> Float[Tensor, "batch width lat lon"]:
+        """Add what attention and dense layer make of `x`."""
         gain, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
         x = x + self.attention(self.norm_attention(x))
         return x + self.dense(torch.addcmul(shift, self.norm_dense(x), 1 + gain))
@@ -130,6 +131,15 @@ class PuYun(nn.Module):
         the identity until a state dict is loaded.
     """
 
+    mean: Tensor
+    deviation: Tensor
+    tendency: Tensor
+    mean_field: Tensor
+    deviation_field: Tensor
+    damping: Tensor
+    position: Tensor
+    odd_input: Tensor
+
     def __init__(self, config: PuYunConfig, requirements: Requirements, statistics: xr.Dataset | None = None) -> None:
         super().__init__()
         self.config = config
@@ -153,7 +163,8 @@ class PuYun(nn.Module):
         self.stages = nn.ModuleList(nn.ModuleList(Block(config, has_poles) for _ in range(blocks)) for blocks in config.depth)
         self.head = PatchUnembedding(config.width * len(config.depth), channels, config.patch, has_poles=has_poles)
         nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        if self.head.bias is not None:
+            nn.init.zeros_(self.head.bias)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], requirements: Requirements) -> PuYun:
@@ -171,8 +182,9 @@ class PuYun(nn.Module):
         if own != theirs:
             differing = sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
             raise ValueError(
-                f"the initial checkpoint has another form than the model: {len(differing)} parameters differ, {differing[0]} first "
-                f"({theirs.get(differing[0])} there, {own.get(differing[0])} here). Give the model the checkpoint's settings: {other.to_config()}."
+                f"the initial checkpoint has another form than the model: {len(differing)} parameters differ, "
+                f"{differing[0]} first ({theirs.get(differing[0])} there, {own.get(differing[0])} here). "
+                f"Give the model the checkpoint's settings: {other.to_config()}."
             )
         self.load_state_dict(dict(other.named_parameters()), strict=False)
 
@@ -250,7 +262,7 @@ class PuYun(nn.Module):
         time = self.time_embedding(features)
         outputs = []
         for stage in self.stages:
-            for block in stage:
+            for block in cast(nn.ModuleList, stage):
                 x = recompute(block, x, time, use_reentrant=False) if self._recomputes() else block(x, time)
             outputs.append(x)
         return self.head(torch.cat(outputs, dim=1))

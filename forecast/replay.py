@@ -42,7 +42,7 @@ class ReplayBuffer:
     start
         `start(rng) -> (frames, source, index, lead)`: a fresh forecast, from an analysis or from an earlier stage.
     can_advance
-        `can_advance(source, index, lead) -> bool`: whether a truth exists one step ahead and lies within the range of lead times.
+        `can_advance(source, index, lead) -> bool`: whether a truth exists one step ahead, within the range of lead times.
     fresh_share
         Share of every draw that is fresh.
     """
@@ -63,7 +63,9 @@ class ReplayBuffer:
     def draw(self, batch: int) -> Draw:
         """Take `batch` different forecasts, `fresh_share` of them fresh."""
         if batch > self.size:
-            raise ValueError(f"batch of {batch} is larger than the buffer of {self.size}; enlarge replay_buffer or take smaller batches.")
+            raise ValueError(
+                f"batch of {batch} is larger than the buffer of {self.size}; enlarge replay_buffer or take smaller batches."
+            )
         while len(self.slots) < min(self.size, batch):
             self.slots.append(self.start(self.rng))
         if len(self.slots) < self.size:
@@ -95,5 +97,6 @@ class ReplayBuffer:
         return {"slots": list(self.slots), "rng": self.rng.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
         self.slots = list(state["slots"])
         self.rng.bit_generator.state = state["rng"]

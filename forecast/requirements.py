@@ -75,10 +75,12 @@ class Requirements:
 
     @property
     def step(self) -> np.timedelta64:
+        """Time between two states."""
         return np.timedelta64(self.step_hours, "h")
 
     @property
     def grid_shape(self) -> tuple[int, int]:
+        """Rows and columns."""
         return len(self.latitude), len(self.longitude)
 
     @property
@@ -108,7 +110,8 @@ class Requirements:
         if len(times) > 1 and times[1] - times[0] != self.step:
             have = (times[1] - times[0]) / np.timedelta64(1, "h")
             raise ValueError(
-                f"time step differs: the model steps {self.step_hours} h; the store has {have:g} h. Rebuild it with the model's step."
+                f"time step differs: the model steps {self.step_hours} h; the store has {have:g} h. "
+                "Rebuild it with the model's step."
             )
 
     @staticmethod

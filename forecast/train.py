@@ -11,7 +11,8 @@ def main(config: TrainingConfig) -> str:
     """Train and say where the checkpoint is."""
     trainer = Trainer(config)
     checkpoint = trainer.run()
-    return f"Trained {trainer.model.parameter_count():,} parameters for {trainer.step} steps; checkpoint {checkpoint}, log and curves in {trainer.out}."
+    count = f"{trainer.model.parameter_count():,} parameters for {trainer.step} steps"
+    return f"Trained {count}; checkpoint {checkpoint}, log and curves in {trainer.out}."
 
 
 if __name__ == "__main__":

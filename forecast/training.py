@@ -30,6 +30,7 @@ from data_pipelines.store import data_hash, time_step
 from data_pipelines.streaming import MEMORY_LIMIT, WindowStream
 from data_pipelines.variables import Channel
 from forecast.checkpoint import load_checkpoint, save_checkpoint
+from forecast.forecaster import Forecaster
 from forecast.losses import WeightedError, channel_weights
 from forecast.puyun import PuYun, PuYunConfig
 from forecast.replay import Draw, ReplayBuffer
@@ -73,7 +74,9 @@ class SourceConfig:
 
     def __post_init__(self) -> None:
         if self.share < 0:
-            raise ValueError(f"share must not be negative; got {self.share}. 0 takes grid and statistics from a source and no more.")
+            raise ValueError(
+                f"share must not be negative; got {self.share}. 0 takes grid and statistics from a source and no more."
+            )
 
 
 @dataclass
@@ -183,8 +186,8 @@ class Source:
         self.begin, self.times = span.start, times[span]
         if len(self.times) < MINIMUM_STATES:
             raise ValueError(
-                f"span {config.start or 'start'}..{config.end or 'end'} holds {len(self.times)} states of {config.store}, which runs from "
-                f"{times[0]} to {times[-1]}; at least {MINIMUM_STATES} are needed. Widen start and end."
+                f"span {config.start or 'start'}..{config.end or 'end'} holds {len(self.times)} states of {config.store}, "
+                f"which runs from {times[0]} to {times[-1]}; at least {MINIMUM_STATES} are needed. Widen start and end."
             )
         self.analysis = dataset.isel(time=span)
         self.step = time_step(self.analysis)
@@ -213,7 +216,11 @@ class Source:
     def open_stream(self, history: int, steps_behind: int, seed: int) -> None:
         """Begin to draw windows that leave `steps_behind` states after them."""
         self.stream = WindowStream(
-            self.analysis.isel(time=slice(None, len(self) - steps_behind + 1)), self.channels, history=history, batch_size=1, seed=seed
+            self.analysis.isel(time=slice(None, len(self) - steps_behind + 1)),
+            self.channels,
+            history=history,
+            batch_size=1,
+            seed=seed,
         )
 
     def fresh(self) -> tuple[Float[Tensor, "history channel lat lon"], int]:
@@ -240,7 +247,7 @@ class Source:
 
 
 def _root_mean_square(field: xr.DataArray) -> xr.DataArray:
-    return np.sqrt((field**2).mean(["latitude", "longitude"]))
+    return (field**2).mean(["latitude", "longitude"]) ** 0.5
 
 
 class TrainingError(ValueError):
@@ -256,9 +263,11 @@ class LeadBalance:
         self.rate = rate
 
     def weights(self, lead: np.ndarray) -> Float[Tensor, " batch"]:
+        """One over the mean error at these lead times [steps]."""
         return 1.0 / self.mean[lead]
 
     def update(self, lead: np.ndarray, error: Float[Tensor, " batch"]) -> None:
+        """Take new errors into the means."""
         for position, value in zip(lead, error.detach().float().cpu(), strict=True):
             rate = self.rate if self.seen[position] else 1.0
             self.mean[position] += rate * (value - self.mean[position])
@@ -270,7 +279,9 @@ class Trainer:
 
     def __init__(self, config: TrainingConfig) -> None:
         if not config.sources:
-            raise ValueError("sources is empty: name at least one analysis store to learn from, as in sources.era5.store=STORE.")
+            raise ValueError(
+                "sources is empty: name at least one analysis store to learn from, as in sources.era5.store=STORE."
+            )
         self.config = config
         self.out = Path(config.out)
         if (self.out / "checkpoint").exists():
@@ -290,12 +301,15 @@ class Trainer:
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         if self.last_lead <= self.first_lead:
             raise ValueError(
-                f"lead_until_hours must lie beyond the earlier stages' {self.first_lead * self.requirements.step_hours} h; got {config.lead_until_hours}."
+                f"lead_until_hours must lie beyond the earlier stages' {self.first_lead * self.requirements.step_hours} h; "
+                f"got {config.lead_until_hours}."
             )
         weights = channel_weights(config.channels, config.variable_weights, config.weight_by_level)
         self.error = WeightedError(config.penalty, self.requirements.latitude, weights).to(self.device)
         self.balance = LeadBalance(self.last_lead + 1)
-        self.optimiser = torch.optim.AdamW(_parameter_groups(self.model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98))
+        self.optimiser = torch.optim.AdamW(
+            _parameter_groups(self.model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98)
+        )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self._learning_rate)
         for number, source in enumerate(self.sources):
             source.open_stream(config.history, self.first_lead + config.unroll, config.seed + number)
@@ -309,10 +323,15 @@ class Trainer:
         for source, settings in zip(self.sources[1:], list(self.config.sources.values())[1:], strict=True):
             if settings.match_statistics:
                 source.match(compute_statistics(source.analysis), statistics)
-        settings = replace(self.config.model, damped_steps=self.last_lead if self.config.calibrate else 0)
-        model = PuYun(settings, self.requirements, statistics)
+        network = replace(self.config.model, damped_steps=self.last_lead if self.config.calibrate else 0)
+        model = PuYun(network, self.requirements, statistics)
         if self.config.initial:
-            model.load_weights_of(load_checkpoint(Path(self.config.initial), "cpu"))
+            initial = load_checkpoint(Path(self.config.initial), "cpu")
+            if not isinstance(initial, PuYun):
+                raise TrainingError(
+                    f"initial must be a checkpoint of PuYun; {self.config.initial} holds a {type(initial).__name__}."
+                )
+            model.load_weights_of(initial)
         return model
 
     def _learning_rate(self, step: int) -> float:
@@ -345,8 +364,10 @@ class Trainer:
         return lead + self.config.unroll <= last and self.sources[source].connected(index, self.config.unroll)
 
     @torch.no_grad()
-    def _advance(self, model: PuYun, frames: Tensor, sources: Sequence[Source], index: np.ndarray, lead: np.ndarray) -> Tensor:
-        times = np.array([source.times[position] for source, position in zip(sources, index, strict=True)])
+    def _advance(
+        self, model: Forecaster, frames: Tensor, sources: Sequence[Source], index: np.ndarray, lead: np.ndarray
+    ) -> Tensor:
+        times = np.array([source.times[position] for source, position in zip(sources, index, strict=False)])
         forcings, features = model.inputs_at(times, lead * self.requirements.step_hours, self.device)
         frames = frames.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
@@ -356,7 +377,9 @@ class Trainer:
     # Learning
 
     def _truth(self, draw: Draw, ahead: int) -> Float[Tensor, "batch channel lat lon"]:
-        return torch.cat([self.sources[source].states([index + ahead]) for source, index in zip(draw.source, draw.index, strict=True)])
+        return torch.cat(
+            [self.sources[source].states([index + ahead]) for source, index in zip(draw.source, draw.index, strict=True)]
+        )
 
     def train_step(self) -> dict[str, float]:
         """Draw, predict, learn, put back; returns what the log holds."""
@@ -392,9 +415,13 @@ class Trainer:
         self.buffer.put_back(draw, frames.detach(), len(truths))
         self.step += 1
         return {
-            "step": self.step, "loss": loss, "error": float(error.detach().mean()), "lead_hours": float(lead.mean() * self.requirements.step_hours),
-            "gradient_norm": float(norm), "learning_rate": self.schedule.get_last_lr()[0],
-        }  # fmt: skip
+            "step": self.step,
+            "loss": loss,
+            "error": float(error.detach().mean()),
+            "lead_hours": float(lead.mean() * self.requirements.step_hours),
+            "gradient_norm": float(norm),
+            "learning_rate": float(self.schedule.get_last_lr()[0]),
+        }
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -409,8 +436,12 @@ class Trainer:
 
         Every forecast starts from an analysis (before or in the span) and runs through the earlier stages first.
         """
-        leads = [hours // self.requirements.step_hours for hours in self.config.validation_leads if hours <= self.config.lead_until_hours]
-        scores = {}
+        leads = [
+            hours // self.requirements.step_hours
+            for hours in self.config.validation_leads
+            if hours <= self.config.lead_until_hours
+        ]
+        scores: dict[str, float] = {}
         for lead, forecast, truth in self._validation_forecasts(max(leads)):
             if lead in leads:
                 errors = ((forecast - truth).square() * self._area()).mean(dim=(0, 2, 3)).sqrt()
@@ -458,16 +489,16 @@ class Trainer:
             starts, frames = starts[keep], frames[keep]
             parts = [slice(begin, begin + VALIDATION_BATCH) for begin in range(0, len(starts), VALIDATION_BATCH)]
             model = self._model_at(lead)
-            frames = torch.cat([
-                self._advance(model, frames[part], [whole] * len(starts[part]), starts[part] + lead, np.full(len(starts[part]), lead))
-                for part in parts
-            ])  # fmt: skip
+            sources, leads = [whole] * VALIDATION_BATCH, np.full(len(starts), lead)
+            frames = torch.cat(
+                [self._advance(model, frames[part], sources, starts[part] + lead, leads[part]) for part in parts]
+            )
             inside = starts + lead + 1 >= first
             forecast = frames[inside, -1]
             yield lead + 1, forecast, whole.states(starts[inside] + lead + 1)
             frames[inside, -1] = forecast
 
-    def _model_at(self, lead: int) -> PuYun:
+    def _model_at(self, lead: int) -> Forecaster:
         for stage, until in zip(self.earlier, self.config.earlier_until_hours, strict=True):
             if lead < until // self.requirements.step_hours:
                 return stage

@@ -7,6 +7,8 @@ fast kernel and give the same numbers (measured in benchmarks/training_step.py).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -15,7 +17,9 @@ from torch import Tensor, nn
 from forecast.layers.spherical_padding import pad_sphere
 
 
-def split_phases(x: Float[Tensor, "batch channel lat lon"], dilation: int) -> Float[Tensor, "phases channel small_lat small_lon"]:
+def split_phases(
+    x: Float[Tensor, "batch channel lat lon"], dilation: int
+) -> Float[Tensor, "phases channel small_lat small_lon"]:
     """Every `dilation`-th row and column, for each offset, stacked along the batch.
 
     Rows and columns must be divisible by `dilation`.
@@ -29,7 +33,9 @@ def split_phases(x: Float[Tensor, "batch channel lat lon"], dilation: int) -> Fl
     )
 
 
-def merge_phases(x: Float[Tensor, "phases channel small_lat small_lon"], dilation: int) -> Float[Tensor, "batch channel lat lon"]:
+def merge_phases(
+    x: Float[Tensor, "phases channel small_lat small_lon"], dilation: int
+) -> Float[Tensor, "batch channel lat lon"]:
     """The inverse of `split_phases`."""
     _, channels, rows, columns = x.shape
     x = x.permute(0, 2, 3, 1).reshape(-1, dilation, dilation, rows, columns, channels)
@@ -44,13 +50,13 @@ class _CpuDepthwise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias):
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
         return F.conv2d(x, weight, bias, groups=weight.shape[0])
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         channels, reach = weight.shape[0], weight.shape[-1] - 1
         gradient = gradient.contiguous(memory_format=torch.channels_last)
@@ -64,7 +70,9 @@ class _CpuDepthwise(torch.autograd.Function):
 
 
 def depthwise(
-    x: Float[Tensor, "batch channel lat lon"], weight: Float[Tensor, "channel one rows columns"], bias: Float[Tensor, " channel"] | None
+    x: Float[Tensor, "batch channel lat lon"],
+    weight: Float[Tensor, "channel one rows columns"],
+    bias: Float[Tensor, " channel"] | None,
 ) -> Float[Tensor, "batch channel small_lat small_lon"]:
     """Plain depthwise convolution without padding, by whatever route is fastest where `x` lies."""
     if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
@@ -93,7 +101,9 @@ class SphericalDepthwiseConv2d(nn.Conv2d):
         sums, several times faster on CPUs. False leaves both to the library.
     """
 
-    def __init__(self, channels: int, kernel_size: int, *, dilation: int = 1, has_poles: bool, fast_filters: bool = True) -> None:
+    def __init__(
+        self, channels: int, kernel_size: int, *, dilation: int = 1, has_poles: bool, fast_filters: bool = True
+    ) -> None:
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, so that a filter has a centre; got {kernel_size}.")
         super().__init__(channels, channels, kernel_size, dilation=dilation, groups=channels)
@@ -102,6 +112,7 @@ class SphericalDepthwiseConv2d(nn.Conv2d):
         self.reach = dilation * (kernel_size // 2)
 
     def forward(self, x: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, "batch channel lat lon"]:
+        """Filter the padded field."""
         if not self.fast_filters:
             return super().forward(pad_sphere(x, self.reach, self.reach, has_poles=self.has_poles))
         rows, columns = x.shape[-2:]

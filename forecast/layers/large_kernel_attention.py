@@ -1,9 +1,9 @@
 """Large-kernel attention: depthwise filters that see far, and a product with what they look at.
 
-The decomposition of a large filter into a small one, a dilated one and a 1x1 is that of the Visual Attention
-Network (Guo et al., 2022, arXiv 2202.09741); the gated form is ConvFormer's (Wu et al., 2024, arXiv 2401.05633). Batch normalisation
-is replaced by layer normalisation over channels, which does not depend on the other samples in a
-roll-out, and padding follows the sphere.
+The decomposition of a large filter into a small one, a dilated one and a 1x1 is that of the Visual Attention Network (Guo et
+al., 2022, arXiv 2202.09741); the gated form is ConvFormer's (Wu et al., 2024, arXiv 2401.05633). Batch normalisation is
+replaced by layer normalisation over channels, which does not depend on the other samples in a roll-out, and padding follows
+the sphere.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class ChannelNorm(nn.LayerNorm):
     """Layer normalisation over the channels of every grid point."""
 
     def forward(self, x: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, "batch channel lat lon"]:
+        """Normalise each point."""
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -48,7 +49,9 @@ class ScaledPointwise(nn.Conv2d):
         self.scale = nn.Parameter(torch.full((channels,), LAYER_SCALE))
 
     def forward(self, x: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, "batch out lat lon"]:
-        return F.conv2d(x, self.weight * self.scale.view(-1, 1, 1, 1), self.bias * self.scale)
+        """Convolve with the scaled weights."""
+        bias = None if self.bias is None else self.bias * self.scale
+        return F.conv2d(x, self.weight * self.scale.view(-1, 1, 1, 1), bias)
 
 
 class LargeKernelAttention(nn.Module):
@@ -61,6 +64,7 @@ class LargeKernelAttention(nn.Module):
         self.project_out = ScaledPointwise(channels, channels)
 
     def forward(self, x: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, "batch channel lat lon"]:
+        """Multiply values by their large-kernel response."""
         values = F.gelu(self.project_in(x))
         return self.project_out(values * self.large_kernel(values))
 
@@ -75,6 +79,7 @@ class GatedLargeKernelAttention(nn.Module):
         self.project_out = ScaledPointwise(channels, channels)
 
     def forward(self, x: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, "batch channel lat lon"]:
+        """Multiply values by the large-kernel response of the gate."""
         gate, values = self.project_in(x).chunk(2, dim=1)
         return self.project_out(self.large_kernel(F.gelu(gate)) * values)
 

@@ -20,7 +20,9 @@ def check_patch(rows: int, columns: int, patch: int, has_poles: bool) -> None:
         wanted = "rows - 1 (the grid has poles)" if has_poles else "rows"
         raise ValueError(f"patch {patch} must divide {wanted} and columns; the grid is {rows} x {columns}.")
     if columns // patch % 2:
-        raise ValueError(f"patch {patch} leaves {columns // patch} latent columns; an even number is needed to look across the poles.")
+        raise ValueError(
+            f"patch {patch} leaves {columns // patch} latent columns; an even number is needed to look across the poles."
+        )
 
 
 class PatchEmbedding(nn.Conv2d):
@@ -35,6 +37,7 @@ class PatchEmbedding(nn.Conv2d):
     def forward(
         self, x: Float[Tensor, "batch channel lat lon"], odd_channels: Float[Tensor, " channel"] | None = None
     ) -> Float[Tensor, "batch latent latent_lat latent_lon"]:
+        """Embed; `odd_channels` as in `pad_sphere`."""
         if self.halo:
             x = pad_sphere(x, self.halo, self.halo, has_poles=self.has_poles, odd_channels=odd_channels)
         return super().forward(x)
@@ -49,6 +52,7 @@ class PatchUnembedding(nn.Conv2d):
         self.has_poles = has_poles
 
     def forward(self, x: Float[Tensor, "batch latent latent_lat latent_lon"]) -> Float[Tensor, "batch channel lat lon"]:
+        """Spread latent channels over the cells of their patch."""
         x = F.pixel_shuffle(super().forward(x), self.patch)
         if not self.has_poles or self.patch == 1:
             return x

@@ -46,4 +46,5 @@ class TimeEmbedding(nn.Sequential):
         super().__init__(nn.Linear(features, channels), nn.SiLU(), nn.Linear(channels, channels), nn.SiLU())
 
     def forward(self, features: Float[Tensor, "batch feature"]) -> Float[Tensor, "batch channel"]:
+        """Embed the features."""
         return super().forward(features)

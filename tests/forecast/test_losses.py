@@ -22,7 +22,9 @@ def test_error_is_weighted_by_area() -> None:
     ("l1", 3.0), ("l2", 9.0), ("charbonnier", math.sqrt(9 + CHARBONNIER_SCALE**2) - CHARBONNIER_SCALE)
 ])  # fmt: skip
 def test_penalty_of_three(penalty: str, value: float) -> None:
-    assert WeightedError(penalty, LATITUDE, torch.ones(2))(torch.full((1, 2, 3, 4), -3.0)).item() == pytest.approx(value, rel=1e-6)
+    assert WeightedError(penalty, LATITUDE, torch.ones(2))(torch.full((1, 2, 3, 4), -3.0)).item() == pytest.approx(
+        value, rel=1e-6
+    )
 
 
 def test_channels_count_by_their_weights() -> None:

@@ -38,9 +38,11 @@ def moving_wave(steps: int = 60) -> xr.Dataset:
 
 def config_for(tmp_path: Path, path: str, **settings: object) -> TrainingConfig:
     values: dict = {
-        "out": str(tmp_path / "run"), "sources": {"wave": SourceConfig(store=path, start="2021-02-27", end="2021-03-08")}, "channels": CHANNELS,
-        "model": PuYunConfig(**TINY), "steps": 3, "batch_size": 2, "replay_buffer": 4, "precision": "fp32", "device": "cpu",
-        "validation_start": "2021-03-10", "validation_end": "2021-03-12", "validation_leads": [6, 12], "validate_every": 100, "warm_up": 1,
+        "out": str(tmp_path / "run"),
+        "sources": {"wave": SourceConfig(store=path, start="2021-02-27", end="2021-03-08")},
+        "channels": CHANNELS, "model": PuYunConfig(**TINY), "precision": "fp32", "device": "cpu",
+        "steps": 3, "warm_up": 1, "batch_size": 2, "replay_buffer": 4,
+        "validation_start": "2021-03-10", "validation_end": "2021-03-12", "validation_leads": [6, 12], "validate_every": 100,
     }  # fmt: skip
     return TrainingConfig(**(values | settings))
 
@@ -51,7 +53,9 @@ def wave(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_training_learns_where_waves_go(tmp_path: Path, wave: str) -> None:
-    config = config_for(tmp_path, wave, steps=60, batch_size=4, replay_buffer=8, learning_rate=1e-2, ema=0.9, lead_until_hours=12)
+    config = config_for(
+        tmp_path, wave, steps=60, batch_size=4, replay_buffer=8, learning_rate=1e-2, ema=0.9, lead_until_hours=12
+    )
     trainer = Trainer(config)
     before = trainer.validate()
     folder = trainer.run()
@@ -68,21 +72,32 @@ def test_training_learns_where_waves_go(tmp_path: Path, wave: str) -> None:
 
 
 def test_untrained_validation_is_persistence(tmp_path: Path, wave: str) -> None:
-    """Two cells in 24 of a wave with half the length: the phase differs by 60 degrees; the error's rms follows from the identity."""
+    """An untrained network repeats its last frame: its scores are those of the shifted analysis."""
     analysis = open_analysis(wave)
     got = Trainer(config_for(tmp_path, wave, lead_until_hours=12)).validate()
     inside = analysis.sel(time=slice("2021-03-10", "2021-03-12"))
-    area = np.sin(np.deg2rad(np.minimum(90, analysis.latitude + 7.5))) - np.sin(np.deg2rad(np.maximum(-90, analysis.latitude - 7.5)))
+    area = np.sin(np.deg2rad(np.minimum(90, analysis.latitude + 7.5))) - np.sin(
+        np.deg2rad(np.maximum(-90, analysis.latitude - 7.5))
+    )
     for hours in (6, 12):
         earlier = analysis.shift(time=hours // 6).sel(time=inside.time)
-        error = ((inside - earlier)["mean_sea_level_pressure"] ** 2).weighted(area / area.mean()).mean(["time", "latitude", "longitude"])
+        error = (
+            ((inside - earlier)["mean_sea_level_pressure"] ** 2)
+            .weighted(area / area.mean())
+            .mean(["time", "latitude", "longitude"])
+        )
         assert got[f"mean_sea_level_pressure {hours} h"] == pytest.approx(float(error) ** 0.5, rel=1e-4)
 
 
 def test_later_stage_starts_from_states_of_the_earlier_one(tmp_path: Path, wave: str) -> None:
     first = Trainer(config_for(tmp_path, wave, steps=4))
     earlier = first.run()
-    settings = {"out": str(tmp_path / "second"), "earlier_stages": [str(earlier)], "earlier_until_hours": [12], "lead_until_hours": 24}
+    settings = {
+        "out": str(tmp_path / "second"),
+        "earlier_stages": [str(earlier)],
+        "earlier_until_hours": [12],
+        "lead_until_hours": 24,
+    }
     trainer = Trainer(config_for(tmp_path, wave, **settings))
     draw = trainer.buffer.draw(2)
     assert (draw.lead == 2).all()
@@ -153,7 +168,6 @@ def test_wrong_settings_are_refused_by_name(tmp_path: Path, wave: str, settings:
         Trainer(config_for(tmp_path, wave, **settings)).run()
 
 
-
 def test_negative_share_is_refused() -> None:
     with pytest.raises(ValueError, match="share must not be negative"):
         SourceConfig(share=-1.0)
@@ -178,12 +192,19 @@ def test_calibrated_factors_are_in_the_checkpoint(tmp_path: Path, wave: str) -> 
     folder = trainer.run()
     torch.testing.assert_close(load_checkpoint(folder).damping, trainer.average.damping, rtol=0, atol=0)
     last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
-    np.testing.assert_allclose(np.array([last["damping"][name] for name in CHANNELS]).T, trainer.average.damping.mean(-1), rtol=1e-6)
+    np.testing.assert_allclose(
+        np.array([last["damping"][name] for name in CHANNELS]).T, trainer.average.damping.mean(-1), rtol=1e-6
+    )
 
 
 def test_stage_must_go_beyond_the_earlier_ones(tmp_path: Path, wave: str) -> None:
     earlier = Trainer(config_for(tmp_path, wave)).run()
-    settings = {"out": str(tmp_path / "second"), "earlier_stages": [str(earlier)], "earlier_until_hours": [12], "lead_until_hours": 12}
+    settings = {
+        "out": str(tmp_path / "second"),
+        "earlier_stages": [str(earlier)],
+        "earlier_until_hours": [12],
+        "lead_until_hours": 12,
+    }
     with pytest.raises(ValueError, match="lead_until_hours must lie beyond the earlier stages' 12 h; got 12"):
         Trainer(config_for(tmp_path, wave, **settings))
 

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from forecast.layers.large_kernel_attention import ATTENTIONS, ChannelNorm, GatedLargeKernelAttention, LargeKernel, LargeKernelAttention
+from forecast.layers.large_kernel_attention import (
+    ATTENTIONS,
+    ChannelNorm,
+    GatedLargeKernelAttention,
+    LargeKernel,
+    LargeKernelAttention,
+)
 
 
 def test_large_kernel_reaches_eleven_cells() -> None:

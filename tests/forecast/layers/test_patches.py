@@ -13,7 +13,9 @@ from forecast.layers.patches import PatchEmbedding, PatchUnembedding, check_patc
     (721, 1440, 8, True, (91, 180)),
     (32, 64, 2, False, (16, 32)),
 ])  # fmt: skip
-def test_embedding_and_unembedding_keep_the_grid(rows: int, columns: int, patch: int, has_poles: bool, latent: tuple[int, int]) -> None:
+def test_embedding_and_unembedding_keep_the_grid(
+    rows: int, columns: int, patch: int, has_poles: bool, latent: tuple[int, int]
+) -> None:
     check_patch(rows, columns, patch, has_poles)
     small = PatchEmbedding(1, 2, patch, has_poles=has_poles)(torch.zeros(1, 1, rows, columns))
     assert small.shape == (1, 2, *latent)

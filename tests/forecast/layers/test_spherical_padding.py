@@ -14,7 +14,11 @@ def sphere_function(rows: int, columns: int, has_poles: bool, halo: int) -> torc
     first = math.pi / 2 - (0 if has_poles else step / 2)
     latitude = first - step * torch.arange(-halo, rows + halo, dtype=torch.float64)[:, None]
     longitude = 2 * math.pi / columns * torch.arange(-halo, columns + halo, dtype=torch.float64)[None]
-    x, y, z = latitude.cos() * longitude.cos(), latitude.cos() * longitude.sin(), latitude.sin().expand(rows + 2 * halo, columns + 2 * halo)
+    x, y, z = (
+        latitude.cos() * longitude.cos(),
+        latitude.cos() * longitude.sin(),
+        latitude.sin().expand(rows + 2 * halo, columns + 2 * halo),
+    )
     return x + 2 * y * z
 
 
