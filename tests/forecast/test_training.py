@@ -180,7 +180,7 @@ def test_calibration_takes_back_anomalies_that_are_too_strong(tmp_path: Path) ->
     before = trainer.validate()
     factors = trainer.calibrate()
     after = trainer.validate()
-    assert (factors.diff(dim=0) <= 0).all()
+    assert (factors[:4].mean(-1).diff(dim=0) < 0).all()
     # Each factor is the mean of the one before and of what regresses white noise on white noise, about 0.
     torch.testing.assert_close(factors[:3, 1].mean(-1), torch.tensor([0.5, 0.25, 0.125]), rtol=0, atol=0.1)
     error = before["mean_sea_level_pressure 48 h"]

@@ -20,7 +20,10 @@ SIXTY_NINE = tuple(f"{name}_{level}" for name in ON_LEVELS for level in LEVELS) 
 
 
 def make_requirements(
-    rows: int = 13, columns: int = 24, channels: tuple[str, ...] = ("mean_sea_level_pressure", "u_component_of_wind_850"), **settings: object
+    rows: int = 13,
+    columns: int = 24,
+    channels: tuple[str, ...] = ("mean_sea_level_pressure", "u_component_of_wind_850"),
+    **settings: object,
 ) -> Requirements:
     """Requirements on a regular grid; an odd number of rows has the poles."""
     half = 0.0 if rows % 2 else 90.0 / rows

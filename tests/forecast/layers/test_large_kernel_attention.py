@@ -5,6 +5,7 @@ import torch
 
 from forecast.layers.large_kernel_attention import (
     ATTENTIONS,
+    LAYER_SCALE,
     ChannelNorm,
     GatedLargeKernelAttention,
     LargeKernel,
@@ -39,7 +40,7 @@ def test_gate_of_zero_closes_the_gated_form() -> None:
         layer.large_kernel[2].weight.zero_()
         layer.large_kernel[2].bias.zero_()
     x = torch.randn(1, 3, 21, 24)
-    torch.testing.assert_close(layer(x), layer.project_out.bias.view(1, -1, 1, 1).expand_as(x))
+    torch.testing.assert_close(layer(x), (layer.project_out.bias * LAYER_SCALE).view(1, -1, 1, 1).expand_as(x))
 
 
 @pytest.mark.parametrize("name", sorted(ATTENTIONS))
