@@ -9,7 +9,7 @@ units of its own standard deviation, and it knows the lead time of its input.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -175,18 +175,28 @@ class PuYun(nn.Module):
         """What `from_config` needs."""
         return asdict(self.config)
 
-    def load_weights_of(self, other: PuYun) -> None:
-        """Take over the trained parameters of a network of the same form, and keep this one's own statistics."""
+    def load_weights_of(self, others: Sequence[PuYun]) -> None:
+        """Take over the mean of the trained parameters of networks of the same form, and keep this one's own statistics.
+
+        Raises
+        ------
+        ValueError
+            If one of them has another form.
+        """
         own = {name: tuple(value.shape) for name, value in self.named_parameters()}
-        theirs = {name: tuple(value.shape) for name, value in other.named_parameters()}
-        if own != theirs:
-            differing = sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
-            raise ValueError(
-                f"the initial checkpoint has another form than the model: {len(differing)} parameters differ, "
-                f"{differing[0]} first ({theirs.get(differing[0])} there, {own.get(differing[0])} here). "
-                f"Give the model the checkpoint's settings: {other.to_config()}."
-            )
-        self.load_state_dict(dict(other.named_parameters()), strict=False)
+        for other in others:
+            theirs = {name: tuple(value.shape) for name, value in other.named_parameters()}
+            if own != theirs:
+                differing = sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
+                raise ValueError(
+                    f"the initial checkpoint has another form than the model: {len(differing)} parameters differ, "
+                    f"{differing[0]} first ({theirs.get(differing[0])} there, {own.get(differing[0])} here). "
+                    f"Give the model the checkpoint's settings: {other.to_config()}."
+                )
+        weights = [dict(other.named_parameters()) for other in others]
+        with torch.no_grad():
+            for name, value in self.named_parameters():
+                value.copy_(torch.stack([one[name] for one in weights]).mean(dim=0))
 
     def _register_normalisation(self, statistics: xr.Dataset | None) -> None:
         shape = (len(self.requirements.channels), *self.requirements.grid_shape)

@@ -92,7 +92,7 @@ class TrainingConfig:
     channels
         Fields of the state.
     initial
-        Checkpoint to start from; empty for random weights.
+        Checkpoints to start from, the mean of their weights where there are several; none for random weights.
     earlier_stages
         Checkpoints of the stages before this one, first to last.
     earlier_until_hours
@@ -106,7 +106,8 @@ class TrainingConfig:
     calibrate
         Fit factors on the anomaly by lead time to the validation span after training, see `Trainer.calibrate`.
     steps, batch_size, replay_buffer, fresh_share, unroll
-        Optimiser steps; forecasts per step; forecasts in the pool; share of fresh ones; steps with one gradient.
+        Optimiser steps (0: only average and calibrate); forecasts per step; forecasts in the pool;
+        share of fresh ones; steps with one gradient.
     learning_rate, warm_up, final_learning_rate, weight_decay, clip, ema
         AdamW with a linear warm-up over `warm_up` steps, then a cosine to `final_learning_rate` (a share of
         `learning_rate`); gradient norm; decay of the averaged weights.
@@ -126,7 +127,7 @@ class TrainingConfig:
     forcings: list[str] = field(default_factory=lambda: ["cos_zenith"])
     history: int = 2
     model: PuYunConfig = field(default_factory=PuYunConfig)
-    initial: str = ""
+    initial: list[str] = field(default_factory=list)
     earlier_stages: list[str] = field(default_factory=list)
     earlier_until_hours: list[int] = field(default_factory=list)
     lead_until_hours: int = 6
@@ -157,7 +158,9 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "replay_buffer", "unroll", "validate_every", "lead_until_hours"):
+        if self.steps < 0 or (not self.steps and not self.initial):
+            raise ValueError(f"steps must be at least 1, or 0 to calibrate what initial holds; got {self.steps}.")
+        for name in ("batch_size", "replay_buffer", "unroll", "validate_every", "lead_until_hours"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
         if self.precision not in ("bf16", "fp32"):
@@ -246,6 +249,15 @@ class Source:
         return fields * self.scale + self.shift
 
 
+def _load_puyun(path: str) -> PuYun:
+    model = load_checkpoint(Path(path), "cpu")
+    if not isinstance(model, PuYun):
+        raise ValueError(
+            f"initial must hold checkpoints of PuYun; {path} is a {type(model).__name__}. Train it with its own code."
+        )
+    return model
+
+
 def _root_mean_square(field: xr.DataArray) -> xr.DataArray:
     return (field**2).mean(["latitude", "longitude"]) ** 0.5
 
@@ -326,12 +338,7 @@ class Trainer:
         network = replace(self.config.model, damped_steps=self.last_lead if self.config.calibrate else 0)
         model = PuYun(network, self.requirements, statistics)
         if self.config.initial:
-            initial = load_checkpoint(Path(self.config.initial), "cpu")
-            if not isinstance(initial, PuYun):
-                raise TrainingError(
-                    f"initial must be a checkpoint of PuYun; {self.config.initial} holds a {type(initial).__name__}."
-                )
-            model.load_weights_of(initial)
+            model.load_weights_of([_load_puyun(path) for path in self.config.initial])
         return model
 
     def _learning_rate(self, step: int) -> float:

@@ -137,14 +137,24 @@ def test_state_dict_rebuilds_the_network() -> None:
 def test_weights_move_over_without_statistics() -> None:
     model = make_puyun()
     other = PuYun(model.config, model.requirements)
-    other.load_weights_of(model)
+    other.load_weights_of([model])
     torch.testing.assert_close(other.head.weight, model.head.weight)
     assert torch.equal(other.mean_field, torch.zeros_like(other.mean_field))
 
 
+def test_weights_of_several_are_averaged() -> None:
+    one, two = make_puyun(), make_puyun()
+    with torch.no_grad():
+        two.head.weight.add_(2.0)
+    mean = make_puyun()
+    mean.load_weights_of([one, two])
+    torch.testing.assert_close(mean.head.weight, one.head.weight + 1.0)
+    torch.testing.assert_close(mean.embedding.weight, one.embedding.weight)
+
+
 def test_weights_of_another_form_are_refused() -> None:
     with pytest.raises(ValueError, match="another form.*parameters differ.*'width': 16"):
-        make_puyun(width=8).load_weights_of(make_puyun(width=16))
+        make_puyun(width=8).load_weights_of([make_puyun(width=16)])
 
 
 @pytest.mark.parametrize(("settings", "message"), [

@@ -152,7 +152,7 @@ def test_forecast_does_not_cross_a_gap(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"steps": 0}, "steps must be at least 1; got 0"),
+    ({"steps": 0}, "steps must be at least 1, or 0 to calibrate what initial holds; got 0"),
     ({"precision": "fp16"}, "precision must be bf16 or fp32; got 'fp16'"),
     ({"ema": 1.0}, r"ema must lie in \[0, 1\)"),
     ({"earlier_stages": ["short"]}, "earlier_until_hours must name one hand-over for each"),
@@ -185,6 +185,20 @@ def test_calibration_takes_back_anomalies_that_are_too_strong(tmp_path: Path) ->
     torch.testing.assert_close(factors[:3, 1].mean(-1), torch.tensor([0.5, 0.25, 0.125]), rtol=0, atol=0.1)
     error = before["mean_sea_level_pressure 48 h"]
     assert after["mean_sea_level_pressure 48 h"] == pytest.approx(error / 2**0.5, rel=0.05)
+
+
+def test_no_steps_only_calibrate(tmp_path: Path, wave: str) -> None:
+    first = Trainer(config_for(tmp_path, wave)).run()
+    settings = {
+        "out": str(tmp_path / "second"),
+        "initial": [str(first)],
+        "steps": 0,
+        "calibrate": True,
+        "validation_leads": [6],
+    }
+    second = load_checkpoint(Trainer(config_for(tmp_path, wave, **settings)).run())
+    torch.testing.assert_close(second.head.weight, load_checkpoint(first).head.weight, rtol=0, atol=0)
+    assert second.damping.shape == (1, len(CHANNELS), 13)
 
 
 def test_calibrated_factors_are_in_the_checkpoint(tmp_path: Path, wave: str) -> None:
