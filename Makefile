@@ -35,7 +35,7 @@ forecast: $(VENV)/.ready-to-forecast
 	forecasts out="$(OUT)/forecast.zarr"
 	forecasts out="$(OUT)/short.zarr" cascade=10d:short
 	run -m forecast.verify forecast="$(OUT)/forecast.zarr" truth="$(OUT)/analysis.zarr" out="$(OUT)/verification" \
-	    train="$(OUT)/analysis.zarr" train_span="$(TRAIN)" short="$(OUT)/short.zarr"
+	    train="$(OUT)/analysis.zarr" train_span="$(TRAIN)" name=cascade short="$(OUT)/short.zarr"
 
 # All checks run, whichever fails; the test suite comes last, so that its closing line closes the log.
 test: $(VENV)/.ready-to-test
