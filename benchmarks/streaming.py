@@ -30,7 +30,7 @@ import xarray as xr
 import zarr
 
 from benchmarks.machine import describe_machine
-from benchmarks.training_step import build
+from benchmarks.training_step import CASES, build
 from data_pipelines.build import build_analysis_store
 from data_pipelines.sample import sample_sources
 from data_pipelines.store import create_analysis_store, open_analysis, write_analysis
@@ -164,7 +164,7 @@ def compare_reading(folder: Path) -> dict[str, Any]:
 def train(stream: WindowStream) -> dict[str, float]:
     """Train on the stream; seconds per step and the share of them spent waiting for data."""
     torch.manual_seed(0)
-    model = build("puyun_tiny", stream.latitude.size, stream.longitude.size, fast=True).train()
+    model = build(CASES[0], fast=True).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step() -> None:

@@ -17,7 +17,9 @@ import copy
 import json
 import statistics
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,13 +31,35 @@ from forecast.puyun import PuYun, PuYunConfig
 from forecast.requirements import Requirements
 
 RESULT = Path(__file__).parent / "results" / "training_step.json"
-BATCH = 4
 ROUNDS = 7
 
 
-def build(width_config: str, rows: int, columns: int, fast: bool) -> PuYun:
-    settings = yaml.safe_load((Path(__file__).parents[1] / "configs/forecast/model" / f"{width_config}.yaml").read_text())
-    settings["fast_filters"] = fast
+@dataclass(frozen=True)
+class Case:
+    """One network on one grid."""
+
+    name: str
+    rows: int
+    columns: int
+    batch: int
+    settings: dict[str, Any]
+
+
+def shipped(size: str) -> dict[str, Any]:
+    """The settings of a size that ships."""
+    return yaml.safe_load((Path(__file__).parents[1] / "configs/forecast/model" / f"{size}.yaml").read_text())
+
+
+CASES = (
+    Case("puyun_tiny", 73, 144, 4, shipped("puyun_tiny")),
+    # Without patches, so that the latent grid has the 65 160 points on which the filters were measured one by one.
+    Case("no patches, 1 degree", 181, 360, 1, {"width": 64, "depth": [2], "patch": 1, "attention": "lka", "expansion": 4}),
+)
+
+
+def build(case: Case, fast: bool) -> PuYun:
+    settings = case.settings | {"fast_filters": fast}
+    rows, columns = case.rows, case.columns
     latitude, longitude = np.linspace(90, -90, rows), np.arange(columns) * 360 / columns
     channels = ("mean_sea_level_pressure", "vorticity_850")
     torch.manual_seed(0)
@@ -68,14 +92,14 @@ def keep_nchw(model: PuYun) -> PuYun:
 class Step:
     """One kind of training step with its own copy of the weights."""
 
-    def __init__(self, model: PuYun, dtype: torch.dtype) -> None:
+    def __init__(self, model: PuYun, dtype: torch.dtype, batch: int) -> None:
         self.model = model.train()
         self.autocast = dtype == torch.bfloat16
         self.optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
         need = model.requirements
         torch.manual_seed(1)
-        self.frames = torch.randn(BATCH, need.history, len(need.channels), *need.grid_shape)
-        self.inputs = model.inputs_at(np.array(["2026-01-01T00"] * BATCH, dtype="datetime64[ns]"), np.zeros(BATCH))
+        self.frames = torch.randn(batch, need.history, len(need.channels), *need.grid_shape)
+        self.inputs = model.inputs_at(np.array(["2026-01-01T00"] * batch, dtype="datetime64[ns]"), np.zeros(batch))
 
     def forward(self) -> torch.Tensor:
         """The network's answer in float32."""
@@ -91,19 +115,20 @@ class Step:
         return time.perf_counter() - started
 
 
-def compare(size: str, rows: int, columns: int) -> dict[str, object]:
+def compare(case: Case) -> dict[str, object]:
     """Time both steps in turns; return the ratio, each time and the difference of the outputs."""
-    fast = Step(build(size, rows, columns, fast=True), torch.bfloat16)
-    plain = Step(keep_nchw(build(size, rows, columns, fast=False)), torch.float32)
+    fast = Step(build(case, fast=True), torch.bfloat16, case.batch)
+    plain = Step(keep_nchw(build(case, fast=False)), torch.float32, case.batch)
     plain.model.load_state_dict(copy.deepcopy(fast.model.state_dict()))
     with torch.no_grad():
         wanted, got = plain.forward(), fast.forward()
     fast(), plain()
     times = [(fast(), plain()) for _ in range(ROUNDS)]
     return {
-        "network": size,
-        "grid": [rows, columns],
-        "batch": BATCH,
+        "network": case.name,
+        "settings": case.settings,
+        "grid": [case.rows, case.columns],
+        "batch": case.batch,
         "threads": torch.get_num_threads(),
         "fast_seconds": [round(one, 4) for one, _ in times],
         "plain_seconds": [round(other, 4) for _, other in times],
@@ -118,7 +143,7 @@ def main() -> None:
     result = {
         "what": "training step: bfloat16, channels last, fast filters, against float32 NCHW with the library's filters",
         "machine": describe_machine(),
-        "results": [compare("puyun_tiny", 73, 144)],
+        "results": [compare(case) for case in CASES],
     }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
