@@ -14,9 +14,9 @@ import xarray as xr
 from jaxtyping import Complex, Float
 from numpy.typing import NDArray
 
+from data_pipelines.constants import GRAVITY
 from data_pipelines.variables import VARIABLES
 
-GRAVITY = 9.80665  # m s-2, WMO standard gravity, which ERA5 divides geopotential by
 EARTH_RADIUS = 6371229.0  # m, of the IFS and of ERA5's vorticity (GRIB shape of the earth 6)
 PASCALS_PER_HECTOPASCAL = 100.0
 POLE_TOLERANCE = 1e-6  # of cos(latitude)

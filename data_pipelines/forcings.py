@@ -21,11 +21,11 @@ from jaxtyping import Float, Float32, Float64
 from numpy.typing import ArrayLike, NDArray
 
 from data_pipelines.area import POLE_TOLERANCE_DEGREES
+from data_pipelines.constants import GRAVITY
 
 SOLAR_CONSTANT = 1360.8  # W m-2 at one astronomical unit
 SECONDS_PER_HOUR = 3600.0
 HOURS_PER_DAY = 24.0
-GRAVITY = 9.80665  # m s-2, WMO standard gravity
 METRES_PER_KILOMETRE = 1000.0
 
 # Declination moves by 0.1 degree in 6 hours at the equinox; held for a day it would leave 0.5 % near the poles.

@@ -20,7 +20,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from data_pipelines.area import cell_area_weights
 from data_pipelines.forcings import forcing_fields
 from data_pipelines.variables import VARIABLES, Channel
 from forecast.layers.large_kernel_attention import ATTENTIONS, ChannelNorm, ScaledPointwise
@@ -295,8 +294,3 @@ class PuYun(nn.Module):
     def parameter_count(self) -> int:
         """Trainable numbers."""
         return sum(parameter.numel() for parameter in self.parameters())
-
-
-def latitude_weights(requirements: Requirements) -> Float[Tensor, "lat one"]:
-    """Cell areas by row with mean 1, for losses."""
-    return torch.from_numpy(cell_area_weights(np.asarray(requirements.latitude))).float().view(-1, 1)

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from data_pipelines.constants import GRAVITY
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # SPEEDY's reference surface pressure: jcm stores surface pressure as a fraction of it.
 REFERENCE_PRESSURE = 1.0e5  # Pa
-GRAVITY = 9.80665  # m s-2, WMO standard gravity
 DRY_AIR_GAS_CONSTANT = 287.05  # J kg-1 K-1
 LAPSE_RATE = 6.5e-3  # K m-1, ICAO standard atmosphere; used below ground only
 
