@@ -55,6 +55,9 @@ class SourceConfig:
         Path or URL.
     start, end
         First and last day of training (inclusive); empty for the whole store.
+    held_out_start, held_out_end
+        Days between them that count in the statistics and are not learned from, so that a stage can be calibrated on
+        them (`TrainingConfig.calibrate`); empty for none.
     share
         How much of every draw comes from it, relative to the other sources; 0 for nothing but its grid and statistics.
     lead_until_hours
@@ -68,6 +71,8 @@ class SourceConfig:
     store: str = ""
     start: str = ""
     end: str = ""
+    held_out_start: str = ""
+    held_out_end: str = ""
     share: float = 1.0
     lead_until_hours: int = 0
     match_statistics: bool = False
@@ -76,6 +81,11 @@ class SourceConfig:
         if self.share < 0:
             raise ValueError(
                 f"share must not be negative; got {self.share}. 0 takes grid and statistics from a source and no more."
+            )
+        if bool(self.held_out_start) != bool(self.held_out_end):
+            raise ValueError(
+                f"held_out_start and held_out_end go together; got {self.held_out_start!r} and {self.held_out_end!r}. Give both, "
+                "or neither."
             )
 
 
@@ -106,7 +116,7 @@ class TrainingConfig:
     calibrate
         Fit factors on the anomaly by lead time to the validation span after training, see `Trainer.calibrate`.
     steps, batch_size, replay_buffer, fresh_share, unroll
-        Optimiser steps (0: only average and calibrate); forecasts per step; forecasts in the pool;
+        Optimiser steps (0: only average weights, and calibrate, or average the factors too); forecasts per step; forecasts in the pool;
         share of fresh ones; steps with one gradient.
     learning_rate, warm_up, final_learning_rate, weight_decay, clip, ema
         AdamW with a linear warm-up over `warm_up` steps, then a cosine to `final_learning_rate` (a share of
@@ -185,14 +195,18 @@ class Source:
         self.channels = list(channels)
         dataset, reader = open_reader(config.store, [Channel.parse(name) for name in channels])
         times = dataset["time"].values
-        span = dataset.indexes["time"].slice_indexer(config.start or None, config.end or None)
-        self.begin, self.times = span.start, times[span]
+        positions = np.arange(len(times))[dataset.indexes["time"].slice_indexer(config.start or None, config.end or None)]
+        self.analysis = dataset.isel(time=positions)
+        if config.held_out_start:
+            held_out = self.analysis.indexes["time"].slice_indexer(config.held_out_start, config.held_out_end)
+            positions = np.delete(positions, held_out)
+        self.positions, self.times = positions, times[positions]
         if len(self.times) < MINIMUM_STATES:
             raise ValueError(
                 f"span {config.start or 'start'}..{config.end or 'end'} holds {len(self.times)} states of {config.store}, "
                 f"which runs from {times[0]} to {times[-1]}; at least {MINIMUM_STATES} are needed. Widen start and end."
             )
-        self.analysis = dataset.isel(time=span)
+        self.learned = dataset.isel(time=positions)
         self.step = time_step(self.analysis)
         self.shape = (len(self.channels), dataset.sizes["latitude"], dataset.sizes["longitude"])
         self.share = config.share
@@ -203,6 +217,7 @@ class Source:
         self.shift: Tensor | float = 0.0
         self.scale: Tensor | float = 1.0
         self.stream: WindowStream | None = None
+        self.steps_behind = 0
 
     def __len__(self) -> int:
         return len(self.times)
@@ -217,9 +232,10 @@ class Source:
         )
 
     def open_stream(self, history: int, steps_behind: int, seed: int) -> None:
-        """Begin to draw windows that leave `steps_behind` states after them."""
+        """Begin to draw windows that have `steps_behind` states after them."""
+        self.steps_behind = steps_behind
         self.stream = WindowStream(
-            self.analysis.isel(time=slice(None, len(self) - steps_behind + 1)),
+            self.learned.isel(time=slice(None, len(self) - steps_behind + 1)),
             self.channels,
             history=history,
             batch_size=1,
@@ -230,15 +246,18 @@ class Source:
         """The next window's frames up to its initial time, and the position of that time."""
         if self.stream is None:
             raise RuntimeError("open_stream comes first.")
-        window = next(self.stream)
-        initial = window.time[0, self.stream.history - 1]
-        return self._matched(window.fields[0, : self.stream.history].clone()), int(np.searchsorted(self.times, initial))
+        while True:
+            window = next(self.stream)
+            index = int(np.searchsorted(self.times, window.time[0, self.stream.history - 1]))
+            if self.connected(index, self.steps_behind):
+                return self._matched(window.fields[0, : self.stream.history].clone()), index
 
     def states(self, index: Sequence[int]) -> Float[Tensor, "state channel lat lon"]:
         """States at these positions in the span, raw or matched."""
         values = np.empty((len(index), *self.shape), dtype=np.float32)
         for row, position in enumerate(index):
-            self.reader.read(range(self.begin + position, self.begin + position + 1), values[row : row + 1])
+            stored = int(self.positions[position])
+            self.reader.read(range(stored, stored + 1), values[row : row + 1])
         return self._matched(torch.from_numpy(values))
 
     def connected(self, index: int, ahead: int) -> bool:
@@ -335,10 +354,21 @@ class Trainer:
         for source, settings in zip(self.sources[1:], list(self.config.sources.values())[1:], strict=True):
             if settings.match_statistics:
                 source.match(compute_statistics(source.analysis), statistics)
-        network = replace(self.config.model, damped_steps=self.last_lead if self.config.calibrate else 0)
-        model = PuYun(network, self.requirements, statistics)
-        if self.config.initial:
-            model.load_weights_of([_load_puyun(path) for path in self.config.initial])
+        initial = [_load_puyun(path) for path in self.config.initial]
+        damped_steps = self.last_lead if self.config.calibrate else 0
+        if initial and not self.config.steps and not self.config.calibrate:
+            damped_steps = initial[0].config.damped_steps
+        model = PuYun(replace(self.config.model, damped_steps=damped_steps), self.requirements, statistics)
+        if initial:
+            model.load_weights_of(initial)
+        if damped_steps and not self.config.calibrate:
+            different = [one.config.damped_steps for one in initial if one.config.damped_steps != damped_steps]
+            if different:
+                raise ValueError(
+                    f"initial holds checkpoints calibrated for {damped_steps} and {different[0]} steps; their factors cannot be "
+                    "averaged. Calibrate them alike."
+                )
+            model.damping.copy_(torch.stack([one.damping for one in initial]).mean(dim=0))
         return model
 
     def _learning_rate(self, step: int) -> float:
@@ -549,7 +579,7 @@ class Trainer:
         save_checkpoint(
             folder,
             self.average,
-            training_span=(str(first.times[0])[:13], str(first.times[-1])[:13]),
+            training_span=(str(first.analysis.time.values[0])[:13], str(first.analysis.time.values[-1])[:13]),
             data_hash=data_hash(first.analysis[list(first.analysis.data_vars)]),
             extra={
                 "training": asdict(self.config),

@@ -133,6 +133,7 @@ class _Model:
         try:
             import jcm
             from hydra import compose, initialize_config_module
+            from hydra.core.global_hydra import GlobalHydra
             from jcm import runners
         except ImportError as error:
             raise ImportError(
@@ -153,6 +154,7 @@ class _Model:
             "run.total_time=30",
             "run.save_interval=0.25",
         ]
+        GlobalHydra.instance().clear()  # our own entry point has composed its configuration already
         with initialize_config_module("jcm.config", version_base=None):
             settings = compose("config", overrides=overrides)
         self.config = config
