@@ -319,8 +319,8 @@ SKYSOLVE_INLINE double remote_far(double v, double x, double scaled, double sign
   return sum.hi + (sum.lo + (sign * (whole.lo + first) - 0.5 * half.lo));
 }
 
-// Near the axis x = 0, I_v and K_v are powers of x: v log 2^900 away from x 2^900.
-SKYSOLVE_INLINE double log_of_lift(double v, double sign) { return sign * v * (900 * 0.69314718055994531); }
+// Near the axis x = 0, I_v and K_v are powers of x: v log 2^400 away from x 2^400, whose square still counts for nothing.
+SKYSOLVE_INLINE double log_of_lift(double v, double sign) { return sign * v * (400 * 0.69314718055994531); }
 
 SKYSOLVE_INLINE double log_i_any(double v, double x, double scaled) {
   double square = madd(v, v, x * x);
@@ -335,7 +335,7 @@ SKYSOLVE_INLINE double log_i_remote(double v, double x, double scaled) {
   if (x == INFINITE) return scaled ? -INFINITE : INFINITE;
   if (x == 0) return v == 0 ? 0.0 : -INFINITE;
   if (x > HUGE_ARGUMENT || v > HUGE_ARGUMENT) return remote_far(v, x, scaled, 1.0);
-  return log_i_any(v, x * 0x1p900, 0.0) + log_of_lift(v, -1.0);
+  return (v == 0 ? 0.0 : log_i_any(v, x * 0x1p400, 0.0) + log_of_lift(v, -1.0)) - scaled * x;
 }
 SKYSOLVE_INLINE double log_k_any(double v, double x, double scaled) {
   double square = madd(v, v, x * x);
@@ -353,8 +353,8 @@ SKYSOLVE_INLINE double log_k_remote(double v, double x, double scaled) {
   if (x == INFINITE) return -INFINITE;
   if (x > HUGE_ARGUMENT || v > HUGE_ARGUMENT) return remote_far(v, x, scaled, -1.0);
   if (x >= TINY_ARGUMENT) return log_k_any(v, x, scaled);  // a negative order brought it here
-  if (v >= 0.5) return log_k_any(v, x * 0x1p900, 0.0) + log_of_lift(v, 1.0);
-  Two<double> l = -(log_two(0.5 * (x * 0x1p900)) + (-900.0) * Two<double>{LOG_2, LOG_2_LOW});
+  if (v >= 0.5) return log_k_any(v, x * 0x1p400, 0.0) + log_of_lift(v, 1.0);
+  Two<double> l = -(log_two(0.5 * (x * 0x1p400)) + (-400.0) * Two<double>{LOG_2, LOG_2_LOW});
   OrderPair<Two<double>> k = k_small_two(v, fast_two_sum(l.hi, l.lo), as_two(0.0));
   Two<double> whole = log_two(k.k0.hi) + polynomial(LOG_REFLECTION, even(v));
   return whole.hi + (whole.lo + k.k0.lo / k.k0.hi);

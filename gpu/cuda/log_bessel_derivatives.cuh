@@ -25,8 +25,9 @@ template <class R> SKYSOLVE_INLINE Jet<R> argument_jet(R x) { return {x, R{}, co
 template <class R> struct LeadingJet { Jet<R> phase, half_log, w, p; };
 template <class R> SKYSOLVE_INLINE LeadingJet<R> leading_jet(R v, R x, double scaled) {
   R r = square_root(madd(v, v, x * x)), w = 1.0 / r, ix = 1.0 / x, a = v * w, b = x * w, w2 = w * w;
-  Two<R> turns = log_ratio<0>(two_sum(v, r), as_two(x));
-  Jet<R> phase = {R{}, -(turns.hi + turns.lo), v * ix * (v / (r + x)) + (1.0 - scaled), -w, a * ix, -a * v * ix * ix};
+  R beyond = v * (v / (r + x));  // r - x
+  Two<R> turns = log_ratio<0>(two_sum(x, v + beyond), as_two(x));
+  Jet<R> phase = {R{}, -(turns.hi + turns.lo), madd(beyond, ix, constant<R>(1.0 - scaled)), -w, a * ix, -a * v * ix * ix};
   Jet<R> half_log = {R{}, -0.5 * a * w, -0.5 * b * w, 0.5 * (a * a - b * b) * w2, a * b * w2, 0.5 * (b * b - a * a) * w2};
   Jet<R> inverse = {w, -a * w2, -b * w2, (3.0 * a * a - 1.0) * w2 * w, 3.0 * a * b * w2 * w, (3.0 * b * b - 1.0) * w2 * w};
   Jet<R> sine = {a, b * b * w, -a * b * w, -3.0 * a * b * b * w2, b * (2.0 * a * a - b * b) * w2, a * (2.0 * b * b - a * a) * w2};
