@@ -1,0 +1,166 @@
+// Arguments sorted by regime, so that packs run without branches; compiled once for each instruction set.
+#include "kernels.h"
+#include "pack.h"
+
+#include "../cuda/bessel_ratio.cuh"
+#include "../cuda/log_bessel.cuh"
+#include "../cuda/log_bessel_derivatives.cuh"
+
+namespace SKYSOLVE_NAMESPACE {
+namespace {
+
+using skysolve_cpu::CHUNK;
+using skysolve_cpu::MOST_OUTPUTS;
+using Loop = void (*)(const double* v, const double* x, double* const* out, long packs, double scaled);
+
+template <Pack (*F)(Pack, Pack, double)>
+void each_pack(const double* v, const double* x, double* const* out, long packs, double scaled) {
+  for (long i = 0; i < packs * LANES; i += LANES) store(out[0] + i, F(load(v + i), load(x + i), scaled));
+}
+template <Jet<Pack> (*F)(Pack, Pack, double)>
+void each_jet(const double* v, const double* x, double* const* out, long packs, double scaled) {
+  for (long i = 0; i < packs * LANES; i += LANES) {
+    Jet<Pack> d = F(load(v + i), load(x + i), scaled);
+    store(out[0] + i, d.v), store(out[1] + i, d.x), store(out[2] + i, d.vv), store(out[3] + i, d.vx), store(out[4] + i, d.xx);
+  }
+}
+template <Jet<double> (*F)(double, double, double)>
+void each_jet_of_doubles(const double* v, const double* x, double* const* out, long packs, double scaled) {
+  for (long i = 0; i < packs * LANES; i++) {
+    Jet<double> d = F(v[i], x[i], scaled);
+    out[0][i] = d.v, out[1][i] = d.x, out[2][i] = d.vv, out[3][i] = d.vx, out[4][i] = d.xx;
+  }
+}
+template <double (*F)(double, double, double)>
+void each_double(const double* v, const double* x, double* const* out, long packs, double scaled) {
+  for (long i = 0; i < packs * LANES; i++) out[0][i] = F(v[i], x[i], scaled);
+}
+
+struct Values {
+  static constexpr int outputs = 1;
+};
+struct LogI : Values {
+  static Pack regime(Pack v, Pack x) { return regime_i(v, x); }
+  static constexpr Loop loops[I_REGIMES] = {each_double<log_i_remote>,   each_pack<log_i_near<Pack>>,    each_pack<log_i_8<Pack>>,
+                                            each_pack<log_i_12<Pack>>,   each_pack<log_i_far<16, Pack>>, each_pack<log_i_far<9, Pack>>,
+                                            each_pack<log_i_far<6, Pack>>, each_pack<log_i_far<4, Pack>>};
+};
+struct LogK : Values {
+  static Pack regime(Pack v, Pack x) { return regime_k(v, x); }
+  static constexpr Loop loops[K_REGIMES] = {each_double<log_k_remote>,     each_pack<log_k_small<Pack>>,   each_pack<log_k_1<Pack>>,
+                                            each_pack<log_k_5_2<Pack>>,    each_pack<log_k_8<Pack>>,       each_pack<log_k_12<Pack>>,
+                                            each_pack<log_k_far<16, Pack>>, each_pack<log_k_far<9, Pack>>, each_pack<log_k_far<6, Pack>>,
+                                            each_pack<log_k_far<4, Pack>>};
+};
+struct FiveDerivatives {
+  static constexpr int outputs = 5;
+};
+struct DerivativesI : FiveDerivatives {
+  static Pack regime(Pack v, Pack x) { return regime_i(v, x); }
+  static constexpr Loop far = each_jet<derivatives_i_far<Pack>>;
+  static constexpr Loop loops[I_REGIMES] = {each_jet_of_doubles<derivatives_i_remote>, each_jet<derivatives_i_near<Pack>>,
+                                            each_jet<derivatives_i_8<Pack>>, each_jet<derivatives_i_12<Pack>>, far, far, far, far};
+};
+struct DerivativesK : FiveDerivatives {
+  static Pack regime(Pack v, Pack x) { return regime_k(v, x); }
+  static constexpr Loop far = each_jet<derivatives_k_far<Pack>>;
+  static constexpr Loop loops[K_REGIMES] = {each_jet_of_doubles<derivatives_k_remote>, each_jet<derivatives_k_small<Pack>>,
+                                            each_jet<derivatives_k_1<Pack>>, each_jet<derivatives_k_5_2<Pack>>,
+                                            each_jet<derivatives_k_8<Pack>>, each_jet<derivatives_k_12<Pack>>, far, far, far, far};
+};
+
+// Sorts a chunk by regime, runs each loop on what is its own, and puts the results back.
+template <class Family>
+void by_regime(const double* v, const double* x, double* const* out, long n, double scaled) {
+  constexpr int REGIMES = sizeof(Family::loops) / sizeof(Loop), ROOM = CHUNK + REGIMES * LANES;
+  alignas(64) double a[ROOM], b[ROOM], results[Family::outputs][ROOM];
+  unsigned char code[CHUNK + LANES];
+  long i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    Pack regime = Family::regime(load(v + i), load(x + i));
+    for (int j = 0; j < LANES; j++) code[i + j] = (unsigned char)regime[j];
+  }
+  if (i < n) {
+    Pack tail_v = constant<Pack>(1.0), tail_x = tail_v;
+    for (long j = i; j < n; j++) tail_v[j - i] = v[j], tail_x[j - i] = x[j];
+    Pack regime = Family::regime(tail_v, tail_x);
+    for (long j = i; j < n; j++) code[j] = (unsigned char)regime[j - i];
+  }
+  long count[REGIMES] = {}, next[REGIMES];
+  for (long j = 0; j < n; j++) count[code[j]]++;
+  if (n % LANES == 0 && count[code[0]] == n) return Family::loops[code[0]](v, x, out, n / LANES, scaled);
+  long start = 0;
+  for (int k = 0; k < REGIMES; k++) {
+    next[k] = start;
+    start += (count[k] + LANES - 1) / LANES * LANES;
+  }
+  unsigned short place[CHUNK];
+  for (long j = 0; j < n; j++) {
+    long p = next[code[j]]++;
+    place[j] = (unsigned short)p;
+    a[p] = v[j];
+    b[p] = x[j];
+  }
+  double* columns[MOST_OUTPUTS];
+  for (int k = 0; k < REGIMES; k++) {
+    if (count[k] == 0) continue;
+    long packs = (count[k] + LANES - 1) / LANES, first = next[k] - count[k];
+    for (long p = next[k]; p < first + packs * LANES; p++) a[p] = a[first], b[p] = b[first];
+    for (int o = 0; o < Family::outputs; o++) columns[o] = results[o] + first;
+    Family::loops[k](a + first, b + first, columns, packs, scaled);
+  }
+  for (int o = 0; o < Family::outputs; o++)
+    for (long j = 0; j < n; j++) out[o][j] = results[o][place[j]];
+}
+
+// Two kernels without regimes. What is no number or out of range runs along as 1 and is put right afterwards.
+template <class Body>
+void in_packs(const double* v, const double* x, long n, Body body) {
+  for (long i = 0; i < n; i += LANES) {
+    Pack a = constant<Pack>(1.0), b = constant<Pack>(0.5);
+    if (i + LANES <= n) {
+      a = load(v + i), b = load(x + i);
+    } else {
+      for (long j = i; j < n; j++) a[j - i] = v[j], b[j - i] = x[j];
+    }
+    body(a, b, i, n - i < LANES ? n - i : LANES);
+  }
+}
+Pack not_a_number() { return constant<Pack>(INFINITE - INFINITE); }
+void put(double* out, long at, long lanes, Pack value) { __builtin_memcpy(out + at, &value, 8 * lanes); }
+
+// Arguments whose squares leave the range of a double are brought into it: the ratio there depends on x/v alone, or is 1.
+void ratio_to_lower_order_loop(const double* v, const double* x, double* const* out, long n, double) {
+  in_packs(v, x, n, [&](Pack a, Pack b, long at, long lanes) {
+    Pack usual = counted<Pack>(a >= 0.0) * counted<Pack>(a <= 0x1p500) * counted<Pack>(b >= 0x1p-500) * counted<Pack>(b <= 0x1p500);
+    Pack value = ratio_to_lower_order(select(usual > 0.5, a, constant<Pack>(1.0)), select(usual > 0.5, b, constant<Pack>(1.0)));
+    for (int j = 0; j < LANES; j++)
+      if (usual[j] < 0.5) value[j] = remote_ratio(a[j], b[j]);
+    put(out[0], at, lanes, value);
+  });
+}
+void ratio_loop(const double* v, const double* x, double* const* out, long n, double) {
+  in_packs(v, x, n, [&](Pack a, Pack b, long at, long lanes) {
+    Pack usual = counted<Pack>(a >= 0.0) * counted<Pack>(a <= 0x1p500) * counted<Pack>(b >= 0.0) * counted<Pack>(b <= 0x1p500);
+    Ratio<Pack> value = ratio(select(usual > 0.5, a, constant<Pack>(1.0)), select(usual > 0.5, b, constant<Pack>(1.0)));
+    put(out[0], at, lanes, select(usual > 0.5, value.a, not_a_number()));
+    put(out[1], at, lanes, select(usual > 0.5, value.complement, not_a_number()));
+  });
+}
+void ratio_inverse_loop(const double* v, const double* a, double* const* out, long n, double) {
+  in_packs(v, a, n, [&](Pack order, Pack mean, long at, long lanes) {
+    Pack usual = counted<Pack>(order >= 0.0) * counted<Pack>(order <= 0x1p60) * counted<Pack>(mean > 0.0) * counted<Pack>(mean < 1.0);
+    Pack safe = select(usual > 0.5, mean, constant<Pack>(0.5));
+    Pack value = ratio_inverse(select(usual > 0.5, order, constant<Pack>(0.0)), safe, 1.0 - safe);
+    Pack limits = select(mean == 0.0, Pack{}, select(mean == 1.0, constant<Pack>(INFINITE), not_a_number()));
+    put(out[0], at, lanes, select(usual > 0.5, value, select(order >= 0.0, limits, not_a_number())));
+  });
+}
+
+}  // namespace
+
+extern const skysolve_cpu::Kernels kernels;
+const skysolve_cpu::Kernels kernels = {by_regime<LogI>, by_regime<LogK>,  by_regime<DerivativesI>, by_regime<DerivativesK>,
+                                       ratio_to_lower_order_loop, ratio_loop, ratio_inverse_loop};
+
+}  // namespace SKYSOLVE_NAMESPACE

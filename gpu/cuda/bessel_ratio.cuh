@@ -1,0 +1,75 @@
+// A_v(x) = I_{v+1}(x) / I_v(x) with its complement 1 - A, and the inverse in x: the concentration of a von Mises-Fisher
+// distribution from its mean resultant length. Derivations: docs/log_bessel.md.
+#pragma once
+#include "log_bessel.cuh"
+
+namespace SKYSOLVE_NAMESPACE {
+
+template <class R> struct Ratio { R a, complement; };
+
+// r >= 24: A = x/(r+v) - x w^2 (1/2 + G), G = sum w^k (k D_k + 2 s D_k'); 1 - x/(r+v) without cancellation.
+template <int TERMS, class R> SKYSOLVE_INLINE Ratio<R> ratio_far(R v, R x) {
+  R r = square_root(madd(v, v, x * x)), w = 1.0 / r, p = v * w, less = x * w * w * (0.5 + expansion<TERMS>(RATIO, w, p * p));
+  R i = 1.0 / (r + v);
+  return {x * i - less, (v + v * v / (r + x)) * i + less};
+}
+// r < 24: A_v = x n/d with d_v = 2(v+1) d_{v+1} + x^2 d_{v+2}, n_v = d_{v+1} (DLMF 10.33.1 as a fraction without divisions),
+// started where A is small from its leading term; steps counted so that the start is forgotten at v = 0.
+template <class R> SKYSOLVE_INLINE Ratio<R> ratio_near(R v, R x, double x_most) {
+  int steps = (int)(10.0 + 1.5 * x_most);
+  R order = v + (steps + 1.0), square = x * x, n = constant<R>(1.0), d = order + square_root(madd(order, order, square));
+  for (int k = steps; k >= 1; k--) {
+    R next = madd(square, n, 2.0 * (v + (double)k) * d);
+    n = d;
+    d = next;
+  }
+  R a = x * n / d;
+  return {a, 1.0 - a};
+}
+template <class R> SKYSOLVE_INLINE Ratio<R> ratio(R v, R x) {
+  R square = madd(v, v, x * x);
+  auto far = square >= 576.0;
+  R x_near = select(far, R{}, x);
+  Ratio<R> near = ratio_near(v, x_near, largest(x_near));
+  if (largest(select(far, constant<R>(1.0), R{})) == 0.0) return near;
+  Ratio<R> beyond = ratio_far<16>(v, select(far, x, constant<R>(24.0)));
+  return {select(far, beyond.a, near.a), select(far, beyond.complement, near.complement)};
+}
+
+// I_v / I_{v-1}, v >= 0: one order down where that is an order, one step of the recurrence (DLMF 10.29.1) where it is not.
+template <class R> SKYSOLVE_INLINE R ratio_to_lower_order(R v, R x) {
+  auto regular = v >= 1.0;
+  Ratio<R> other = ratio(select(regular, v - 1.0, v), x);
+  return select(regular, other.a, x / madd(x, other.a, 2.0 * v));
+}
+
+// The same outside v <= 2^500, 2^-500 <= x <= 2^500: x/(2v) for small x; x/(v + r) for large v or x; I_0/I_{-1} = I_0/I_1.
+SKYSOLVE_INLINE double remote_ratio(double v, double x) {
+  if (!(v >= 0 && x >= 0) || (v == INFINITE && x == INFINITE)) return INFINITE - INFINITE;
+  if (x < 1) return v == 0 ? 2.0 / x : 0.5 * (x / v);
+  if (v == INFINITE) return 0.0;
+  if (x == INFINITE) return 1.0;
+  double t = v / x;
+  return t < 1 ? 1.0 / (t + square_root(1.0 + t * t)) : (x / v) / (1.0 + square_root(1.0 + (x / v) * (x / v)));
+}
+
+// The x at which A_v(x) = a, given 1 - a as well; v >= 0, 0 < a < 1. Start: Banerjee et al. (2005, JMLR 6, eq. 4.4).
+// Newton on A where A is nearly linear in x, on 1/(1-A) where that is; A' from the Riccati equation (DLMF 10.29.2).
+template <class R> SKYSOLVE_INLINE R ratio_inverse(R v, R a, R complement) {
+  R p = 2.0 * v + 2.0, gap = complement * (1.0 + a), most = a * p / gap;
+  R x = a * (p - a * a) / gap;
+  auto low = a < 0.5;
+  for (int step = 0; step < 12; step++) {
+    Ratio<R> now = ratio(v, x);
+    R slope = madd(now.complement, 1.0 + now.a, -(p - 1.0) * now.a / x);
+    R change = select(low, (a - now.a) / slope, now.complement * (now.complement - complement) / (complement * slope));
+    R next = x + change;
+    next = select(next > 0.25 * x, next, 0.25 * x);  // false for nan too: a slope lost to rounding
+    x = select(next < most, next, most);
+    R moved = select(change < R{}, -change, change);
+    if (!(largest(moved - 1e-9 * x) > 0.0)) break;   // quadratic: the next step would be below 1e-17
+  }
+  return x;
+}
+
+}  // namespace SKYSOLVE_NAMESPACE
