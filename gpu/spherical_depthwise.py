@@ -1,4 +1,4 @@
-"""Door to the CPU kernels of depthwise convolutions on the sphere (gpu/cpu/spherical_depthwise.cpp).
+"""Door to the CPU kernels of depthwise convolutions on the sphere (gpu/cpu/spherical_depthwise_kernels.cpp).
 
 The three functions take torch tensors on the CPU, float32 or bfloat16, in channels-last order, and check nothing else:
 `forecast.layers.depthwise` calls them and has checked.
@@ -57,7 +57,7 @@ def _call(name: str, field: Tensor, kernel: int, dilation: int, has_poles: bool,
     shape = _Shape(batch, rows, columns, channels, kernel, dilation, has_poles)
     pointers = [None if tensor is None else ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
     half = ctypes.c_int(field.dtype == torch.bfloat16)
-    function = getattr(_library(), f"spherical_depthwise_{name}_{instructions()}")
+    function = getattr(_library(), f"spherical_depthwise_{name}_skysolve_{instructions()}")
     if function(ctypes.byref(shape), half, ctypes.c_int(torch.get_num_threads()), *pointers):
         raise ValueError(f"kernel must be one of {KERNEL_SIZES}; got {kernel}.")
 

@@ -292,14 +292,14 @@ KERNELS(7, uint16_t, 7h)
     }
 
 // Compiled once for each set of instructions; the door chooses.
-#define JOINED(name, instructions) spherical_depthwise_##name##_##instructions
-#define NAMED(name, instructions) JOINED(name, instructions)
+#define JOINED(name, variant) spherical_depthwise_##name##_##variant
+#define NAMED(name, variant) __attribute__((visibility("default"))) JOINED(name, variant)
 
 extern "C" {
 
 // Each returns 0, or 1 for a filter size that it does not have. `half` says that fields are bfloat16.
 
-int NAMED(forward, INSTRUCTIONS)(
+int NAMED(forward, SKYSOLVE_NAMESPACE)(
     const Shape* shape, int half, int threads, const void* x, const float* weight, const float* bias, void* out
 ) {
     const Shape& s = *shape;
@@ -313,7 +313,7 @@ int NAMED(forward, INSTRUCTIONS)(
     BY_KERNEL(forward, f, s, from, weight, bias, to, task)
 }
 
-int NAMED(input_gradient, INSTRUCTIONS)(
+int NAMED(input_gradient, SKYSOLVE_NAMESPACE)(
     const Shape* shape, int half, int threads, const void* gradient, const float* weight, void* out
 ) {
     const Shape& s = *shape;
@@ -328,7 +328,7 @@ int NAMED(input_gradient, INSTRUCTIONS)(
 }
 
 // `out`: (batch, k^2 + 1, channels), the sums of each sample: taps in row order, then the bias.
-int NAMED(filter_gradient, INSTRUCTIONS)(
+int NAMED(filter_gradient, SKYSOLVE_NAMESPACE)(
     const Shape* shape, int half, int threads, const void* x, const void* gradient, float* out
 ) {
     const Shape& s = *shape;
