@@ -77,7 +77,10 @@ def find_headers() -> list[str]:
 
     python = sysconfig.get_path("include")
     if not (Path(python) / "Python.h").exists():
-        stop("Python's headers are missing, the kernels are compiled on installing. Install them: sudo apt-get install python3-dev")
+        stop(
+            "Python's headers are missing, the kernels are compiled on installing. Install them: "
+            "sudo apt-get install python3-dev"
+        )
     return [f"-I{python}", f"-I{np.get_include()}"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ def computes_in_bfloat16(precision: str, device: torch.device) -> bool:
     if precision not in PRECISIONS:
         raise ForecastError(f"precision must be one of {PRECISIONS}; got {precision!r}.")
     if precision == "auto" and device.type == "cpu":
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.13 or newer
+        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.13 or newer
         return bool(capabilities.get("avx512_bf16"))
     return precision != "fp32"
 

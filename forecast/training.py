@@ -84,8 +84,8 @@ class SourceConfig:
             )
         if bool(self.held_out_start) != bool(self.held_out_end):
             raise ValueError(
-                f"held_out_start and held_out_end go together; got {self.held_out_start!r} and {self.held_out_end!r}. Give both, "
-                "or neither."
+                f"held_out_start and held_out_end go together; got {self.held_out_start!r} and {self.held_out_end!r}. Give "
+                "both, or neither."
             )
 
 
@@ -116,8 +116,8 @@ class TrainingConfig:
     calibrate
         Fit factors on the anomaly by lead time to the validation span after training, see `Trainer.calibrate`.
     steps, batch_size, replay_buffer, fresh_share, unroll
-        Optimiser steps (0: only average weights, and calibrate, or average the factors too); forecasts per step; forecasts in the pool;
-        share of fresh ones; steps with one gradient.
+        Optimiser steps (0: only average weights, and calibrate, or average the factors too); forecasts per step;
+        forecasts in the pool; share of fresh ones; steps with one gradient.
     learning_rate, warm_up, final_learning_rate, weight_decay, clip, ema
         AdamW with a linear warm-up over `warm_up` steps, then a cosine to `final_learning_rate` (a share of
         `learning_rate`); gradient norm; decay of the averaged weights.
@@ -365,8 +365,8 @@ class Trainer:
             different = [one.config.damped_steps for one in initial if one.config.damped_steps != damped_steps]
             if different:
                 raise ValueError(
-                    f"initial holds checkpoints calibrated for {damped_steps} and {different[0]} steps; their factors cannot be "
-                    "averaged. Calibrate them alike."
+                    f"initial holds checkpoints calibrated for {damped_steps} and {different[0]} steps; their factors cannot "
+                    "be averaged. Calibrate them alike."
                 )
             model.damping.copy_(torch.stack([one.damping for one in initial]).mean(dim=0))
         return model

@@ -73,7 +73,9 @@ def _float(x: Tensor | None) -> Tensor | None:
 @cache
 def _library() -> ctypes.CDLL:
     if not _LIBRARY.exists():
-        raise ImportError(f"{_LIBRARY.name} was not built; install the package again (make test does) with a C++ compiler at hand.")
+        raise ImportError(
+            f"{_LIBRARY.name} was not built; install the package again (make test does) with a C++ compiler at hand."
+        )
     return ctypes.CDLL(str(_LIBRARY))
 
 

@@ -114,6 +114,40 @@ def test_later_stage_starts_from_states_of_the_earlier_one(tmp_path: Path, wave:
     assert all(2 <= lead < 4 for *_, lead in trainer.buffer.slots)
 
 
+def test_held_out_days_are_not_learned_from_but_count_in_the_statistics(tmp_path: Path, wave: str) -> None:
+    held_out = SourceConfig(
+        store=wave, start="2021-02-27", end="2021-03-08", held_out_start="2021-03-02", held_out_end="2021-03-05"
+    )
+    trainer = Trainer(config_for(tmp_path, wave, sources={"wave": held_out}, lead_until_hours=12))
+    whole = Trainer(config_for(tmp_path / "whole", wave))
+    torch.testing.assert_close(trainer.model.mean_field, whole.model.mean_field, rtol=0, atol=0)
+    source, seen = trainer.sources[0], set()
+    for _ in range(60):
+        draw = trainer.buffer.draw(2)
+        for index in draw.index:
+            assert source.connected(int(index), 1)
+            seen |= {str(source.times[index + step])[:10] for step in (-1, 0, 1)}
+        trainer.buffer.put_back(draw, draw.frames)
+    assert seen == {f"2021-{day}" for day in ("02-27", "02-28", "03-01", "03-06", "03-07", "03-08")}
+
+
+def test_average_of_calibrated_checkpoints_has_the_mean_of_their_factors(tmp_path: Path, wave: str) -> None:
+    runs = [
+        Trainer(config_for(tmp_path / name, wave, seed=seed, calibrate=True, lead_until_hours=12)).run()
+        for name, seed in (("a", 0), ("b", 1))
+    ]
+    settings: dict = {"initial": [str(run) for run in runs], "steps": 0, "lead_until_hours": 12}
+    model = load_checkpoint(Trainer(config_for(tmp_path, wave, **settings)).run())
+    one, other = (load_checkpoint(run) for run in runs)
+    assert not torch.equal(one.damping, other.damping)
+    torch.testing.assert_close(model.damping, (one.damping + other.damping) / 2)
+    torch.testing.assert_close(model.head.weight, (one.head.weight + other.head.weight) / 2)
+
+    short = Trainer(config_for(tmp_path / "c", wave, calibrate=True)).run()
+    with pytest.raises(ValueError, match="calibrated for 2 and 1 steps.*Calibrate them alike"):
+        Trainer(config_for(tmp_path / "d", wave, **(settings | {"initial": [str(runs[0]), str(short)]})))
+
+
 def test_matched_source_has_the_first_ones_statistics(tmp_path: Path, wave: str) -> None:
     other = moving_wave()
     other["mean_sea_level_pressure"] = (other["mean_sea_level_pressure"] * 3 - 5e4).assign_attrs(units="Pa")

@@ -61,7 +61,9 @@ def test_own_kernels_equal_the_library_in_double(
     # bfloat16 fields are rounded once, at the end; filters and sums are float32 throughout.
     of_fields = 1e-5 if dtype == torch.float32 else 8e-3
     assert got.dtype == gradients[0].dtype == dtype
-    for one, other, limit in zip((got, *gradients), (wanted, *exact_gradients), (of_fields, of_fields, 1e-5, 1e-5), strict=True):
+    for one, other, limit in zip(
+        (got, *gradients), (wanted, *exact_gradients), (of_fields, of_fields, 1e-5, 1e-5), strict=True
+    ):
         assert float(((one.double() - other).norm() / other.norm()).detach()) < limit
 
 
