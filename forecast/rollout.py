@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from data_pipelines.errors import first_line
 from forecast.cascade import Cascade, Step
 from forecast.forecaster import Forecaster, ForecastError
 from forecast.state import State, check_times, read_states
@@ -32,7 +33,7 @@ def choose_device(name: str = "auto") -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ForecastError(
-            f"device must be auto, cpu or cuda[:NUMBER] of this machine; got {name!r} ({_first(error)})."
+            f"device must be auto, cpu or cuda[:NUMBER] of this machine; got {name!r} ({first_line(error)})."
         ) from error
     return device
 
@@ -164,9 +165,5 @@ def _one_step(
             return model(frames, *inputs)[:, back].float()
         except torch.OutOfMemoryError as error:
             raise ForecastError(
-                f"{device} has too little memory for {len(times)} forecasts at once. Lower batch_size. ({_first(error)})"
+                f"{device} has too little memory for {len(times)} forecasts at once. Lower batch_size. ({first_line(error)})"
             ) from error
-
-
-def _first(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

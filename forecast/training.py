@@ -23,7 +23,6 @@ from jaxtyping import Float
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from data_pipelines.area import cell_area_weights
 from data_pipelines.frames import InMemory, open_reader
 from data_pipelines.statistics import compute_statistics
 from data_pipelines.store import data_hash, time_step
@@ -31,7 +30,7 @@ from data_pipelines.streaming import MEMORY_LIMIT, WindowStream
 from data_pipelines.variables import Channel
 from forecast.checkpoint import load_checkpoint, save_checkpoint
 from forecast.forecaster import Forecaster
-from forecast.losses import WeightedError, channel_weights
+from forecast.losses import WeightedError, channel_weights, row_weights
 from forecast.puyun import PuYun, PuYunConfig
 from forecast.replay import Draw, ReplayBuffer
 from forecast.requirements import Requirements
@@ -481,7 +480,7 @@ class Trainer:
         scores: dict[str, float] = {}
         for lead, forecast, truth in self._validation_forecasts(max(leads)):
             if lead in leads:
-                errors = ((forecast - truth).square() * self._area()).mean(dim=(0, 2, 3)).sqrt()
+                errors = ((forecast - truth).square() * row_weights(self.requirements.latitude)).mean(dim=(0, 2, 3)).sqrt()
                 hours = lead * self.requirements.step_hours
                 scores |= {f"{name} {hours} h": float(error) for name, error in zip(self.config.channels, errors, strict=True)}
         return scores
@@ -494,7 +493,8 @@ class Trainer:
         factor before. A network that has learned more from its training span than holds elsewhere forecasts too strong
         anomalies at far lead times; this takes them back.
         """
-        mean, window = self.average.mean_field.cpu(), self._area().flatten() * _latitude_window(self.requirements.latitude)
+        latitude = self.requirements.latitude
+        mean, window = self.average.mean_field.cpu(), row_weights(latitude).flatten() * _latitude_window(latitude)
         previous = torch.ones(self.average.damping.shape[1:])
         for lead, forecast, truth in self._validation_forecasts(self.last_lead):
             if lead <= self.first_lead:
@@ -506,9 +506,6 @@ class Trainer:
             self.average.damping[lead - 1] = previous.to(self.device)
             forecast.copy_(mean + previous[..., None] * ours)
         return self.average.damping
-
-    def _area(self) -> Float[Tensor, "one lat one"]:
-        return torch.from_numpy(cell_area_weights(np.asarray(self.requirements.latitude))).float().view(1, -1, 1)
 
     def _validation_forecasts(self, deepest: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         """For each lead time in steps, the forecasts that are valid in the validation span and their truths.
