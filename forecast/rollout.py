@@ -134,11 +134,20 @@ def _steps(
 ) -> Iterator[State]:
     last_reader = {lead: place for place, step in enumerate(schedule) for lead in step.inputs}
     states = _initial_states(cascade, analysis, times, len(schedule), device)
+    initial = states[0]
     for place, step in enumerate(schedule):
         fields = states[step.lead_hours] = _one_step(cascade, step, states, times, device, in_bfloat16)
         for lead in [lead for lead in states if last_reader.get(lead, -1) <= place]:
             del states[lead]
-        yield State(fields, cascade.channels, times, step.lead_hours, cascade.latitude, cascade.longitude, step.stage)
+        yield State(
+            _calibrated(cascade, step, fields, initial, times),
+            cascade.channels,
+            times,
+            step.lead_hours,
+            cascade.latitude,
+            cascade.longitude,
+            step.stage,
+        )
 
 
 def _initial_states(
@@ -154,8 +163,7 @@ def _one_step(
     cascade: Cascade, step: Step, states: dict[int, Tensor], times: np.ndarray, device: torch.device, in_bfloat16: bool
 ) -> Tensor:
     model = cascade.stages[step.stage].model
-    order = [cascade.channels.index(name) for name in model.requirements.channels]
-    back = [model.requirements.channels.index(name) for name in cascade.channels]
+    order, back = _channel_orders(cascade, model)
     last = step.inputs[-1]
     # Not across the yield: a generator that is left half-way would leave inference mode switched on.
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16):
@@ -167,3 +175,16 @@ def _one_step(
             raise ForecastError(
                 f"{device} has too little memory for {len(times)} forecasts at once. Lower batch_size. ({first_line(error)})"
             ) from error
+
+
+def _calibrated(cascade: Cascade, step: Step, fields: Tensor, initial: Tensor, times: np.ndarray) -> Tensor:
+    model = cascade.stages[step.stage].model
+    order, back = _channel_orders(cascade, model)
+    with torch.inference_mode():
+        return model.calibrated(fields[:, order], initial[:, order], times, step.lead_hours)[:, back]
+
+
+def _channel_orders(cascade: Cascade, model: Forecaster) -> tuple[list[int], list[int]]:
+    """Where the model's channels are among the cascade's, and the other way round."""
+    ours, theirs = cascade.channels, model.requirements.channels
+    return [ours.index(name) for name in theirs], [theirs.index(name) for name in ours]

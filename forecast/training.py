@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ READING_THREADS = 2
 VALIDATION_BATCH = 8
 # A band of a few storm sizes: one row's regression on a few days would follow their accidents.
 CALIBRATION_WINDOW_DEGREES = 10.0
+CALIBRATION_PENALTY = 0.1  # share of the initial anomaly's variance
 
 
 @dataclass
@@ -113,10 +114,14 @@ class TrainingConfig:
     validation_leads
         Lead times scored [h].
     calibrate
-        Fit factors on the anomaly by lead time to the validation span after training, see `Trainer.calibrate`.
+        Fit weights of the forecast and the initial anomaly by lead time on the validation span after training, see
+        `Trainer.calibrate`.
+    calibration_from
+        Checkpoints whose weights are taken over, their mean where there are several, instead of fitting them: a network that
+        learned from all days has none left to be calibrated on, but others that learned from some of them have.
     steps, batch_size, replay_buffer, fresh_share, unroll
-        Optimiser steps (0: only average weights, and calibrate, or average the factors too); forecasts per step;
-        forecasts in the pool; share of fresh ones; steps with one gradient.
+        Optimiser steps (0: only average and calibrate); forecasts per step; forecasts in the pool;
+        share of fresh ones; steps with one gradient.
     learning_rate, warm_up, final_learning_rate, weight_decay, clip, ema
         AdamW with a linear warm-up over `warm_up` steps, then a cosine to `final_learning_rate` (a share of
         `learning_rate`); gradient norm; decay of the averaged weights.
@@ -145,6 +150,7 @@ class TrainingConfig:
     validation_leads: list[int] = field(default_factory=lambda: [6, 24, 48, 72, 120])
     validate_every: int = 500
     calibrate: bool = False
+    calibration_from: list[str] = field(default_factory=list)
     steps: int = 2000
     batch_size: int = 4
     replay_buffer: int = 256
@@ -180,6 +186,8 @@ class TrainingConfig:
             raise ValueError("the share of every one of sources is 0; give at least one of them a share to learn from.")
         if self.calibrate and not (self.validation_start and self.validation_end):
             raise ValueError("calibrate needs a validation span; give validation_start and validation_end.")
+        if self.calibrate and self.calibration_from:
+            raise ValueError("calibrate fits the weights that calibration_from would give; set one of them.")
         if len(self.earlier_stages) != len(self.earlier_until_hours):
             raise ValueError(
                 f"earlier_until_hours must name one hand-over for each of earlier_stages; got {len(self.earlier_until_hours)} "
@@ -284,6 +292,16 @@ class TrainingError(ValueError):
     """A training that cannot go on."""
 
 
+class ValidationForecasts(NamedTuple):
+    """Forecasts of `lead` steps from `initial` states at `initial_time`, and their truths; all (batch, channel, lat, lon)."""
+
+    lead: int
+    initial_time: np.ndarray
+    initial: Tensor
+    forecast: Tensor
+    truth: Tensor
+
+
 class LeadBalance:
     """Running mean error at each lead time."""
 
@@ -354,21 +372,32 @@ class Trainer:
             if settings.match_statistics:
                 source.match(compute_statistics(source.analysis), statistics)
         initial = [_load_puyun(path) for path in self.config.initial]
-        damped_steps = self.last_lead if self.config.calibrate else 0
-        if initial and not self.config.steps and not self.config.calibrate:
-            damped_steps = initial[0].config.damped_steps
-        model = PuYun(replace(self.config.model, damped_steps=damped_steps), self.requirements, statistics)
+        calibrated = [_load_puyun(path) for path in self.config.calibration_from]
+        for path, one in zip(self.config.calibration_from, calibrated, strict=True):
+            if one.config.calibrated_steps != self.last_lead:
+                raise ValueError(
+                    f"calibration_from must hold checkpoints calibrated for {self.last_lead} steps, to "
+                    f"{self.config.lead_until_hours} h; {path} is for {one.config.calibrated_steps}. Calibrate it for that one."
+                )
+        calibrated_steps = self.last_lead if self.config.calibrate or calibrated else 0
+        model = PuYun(replace(self.config.model, calibrated_steps=calibrated_steps), self.requirements, statistics)
         if initial:
             model.load_weights_of(initial)
-        if damped_steps and not self.config.calibrate:
-            different = [one.config.damped_steps for one in initial if one.config.damped_steps != damped_steps]
-            if different:
-                raise ValueError(
-                    f"initial holds checkpoints calibrated for {damped_steps} and {different[0]} steps; their factors cannot "
-                    "be averaged. Calibrate them alike."
-                )
-            model.damping.copy_(torch.stack([one.damping for one in initial]).mean(dim=0))
+        if calibrated_steps:
+            model.daily_cycle.copy_(self._daily_cycle())
+        if calibrated:
+            model.calibration.copy_(torch.stack([one.calibration for one in calibrated]).mean(dim=0))
         return model
+
+    def _daily_cycle(self) -> Float[Tensor, "phase channel lat lon"]:
+        """Mean state by phase of the day, over the span that gives the statistics."""
+        settings = next(iter(self.config.sources.values()))
+        whole = Source(SourceConfig(settings.store, settings.start, settings.end), self.config.channels)
+        phases = self.requirements.phase_of_day(whole.times)
+        cycle = torch.zeros(self.requirements.phases_per_day, *whole.shape, dtype=torch.float64)
+        for position, phase in enumerate(phases):
+            cycle[phase] += whole.states([position])[0] / int((phases == phase).sum())
+        return cycle.float()
 
     def _learning_rate(self, step: int) -> float:
         if step < self.config.warm_up:
@@ -478,49 +507,67 @@ class Trainer:
             if hours <= self.config.lead_until_hours
         ]
         scores: dict[str, float] = {}
-        for lead, forecast, truth in self._validation_forecasts(max(leads)):
-            if lead in leads:
-                errors = ((forecast - truth).square() * row_weights(self.requirements.latitude)).mean(dim=(0, 2, 3)).sqrt()
-                hours = lead * self.requirements.step_hours
+        for batch in self._validation_forecasts(max(leads)):
+            if batch.lead in leads:
+                hours = batch.lead * self.requirements.step_hours
+                forecast, initial = batch.forecast.to(self.device), batch.initial.to(self.device)
+                shown = self._model_at(batch.lead - 1).calibrated(forecast, initial, batch.initial_time, hours).cpu()
+                errors = ((shown - batch.truth).square() * row_weights(self.requirements.latitude)).mean(dim=(0, 2, 3)).sqrt()
                 scores |= {f"{name} {hours} h": float(error) for name, error in zip(self.config.channels, errors, strict=True)}
         return scores
 
-    def calibrate(self) -> Float[Tensor, "step channel lat"]:
-        """Fit the averaged network's factors on the anomaly by lead time, channel and latitude, on the validation span.
+    def calibrate(self) -> Float[Tensor, "step two channel lat"]:
+        """Fit the weights of `PuYun.calibrated` for the averaged network, on the validation span.
 
-        At each lead time, in turn, the factor is the regression coefficient of the true anomaly on the forecast one, in a
-        smooth window of latitudes, from what the factors before it left; it is limited to [0, 1] and averaged with the
-        factor before. A network that has learned more from its training span than holds elsewhere forecasts too strong
-        anomalies at far lead times; this takes them back.
+        At each lead time the true anomaly is regressed on the forecast anomaly and the anomaly of the initial state, by
+        channel and in a smooth window of latitudes; both weights are limited to [0, 1].
         """
         latitude = self.requirements.latitude
-        mean, window = self.average.mean_field.cpu(), row_weights(latitude).flatten() * _latitude_window(latitude)
-        previous = torch.ones(self.average.damping.shape[1:])
-        for lead, forecast, truth in self._validation_forecasts(self.last_lead):
-            if lead <= self.first_lead:
+        window = (row_weights(latitude).flatten() * _latitude_window(latitude)).T
+
+        def moment(one: Tensor, other: Tensor) -> Float[Tensor, "channel lat"]:
+            return (one * other).mean(dim=(0, 3)) @ window
+
+        for batch in self._validation_forecasts(self.last_lead):
+            if batch.lead <= self.first_lead:
                 continue
-            ours, true = forecast - mean, truth - mean
-            product = (ours * true).mean(dim=(0, 3)) @ window.T
-            square = ours.square().mean(dim=(0, 3)) @ window.T
-            previous = 0.5 * (previous + (product / square).clamp(0, 1))
-            self.average.damping[lead - 1] = previous.to(self.device)
-            forecast.copy_(mean + previous[..., None] * ours)
-        return self.average.damping
+            usual = self.average.usual_state(batch.initial_time + batch.lead * self.requirements.step).cpu()
+            first = batch.initial - self.average.usual_state(batch.initial_time).cpu()
+            ours, true = batch.forecast - usual, batch.truth - usual
+            forecast_square, cross, initial_square = moment(ours, ours), moment(ours, first), moment(first, first)
+            # The penalty keeps the initial state out where it says the same as the forecast: at the first lead times.
+            initial_square = initial_square * (1 + CALIBRATION_PENALTY)
+            with_forecast, with_initial = moment(ours, true), moment(first, true)
+            determinant = forecast_square * initial_square - cross.square()
+            weights = torch.stack(
+                [
+                    (with_forecast * initial_square - with_initial * cross) / determinant,
+                    (with_initial * forecast_square - with_forecast * cross) / determinant,
+                ]
+            )
+            self.average.calibration[batch.lead - 1] = weights.clamp(0, 1).to(self.device)
+        return self.average.calibration
 
-    def _validation_forecasts(self, deepest: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """For each lead time in steps, the forecasts that are valid in the validation span and their truths.
+    def _validation_forecasts(self, deepest: int) -> Iterator[ValidationForecasts]:
+        """For each lead time in steps, the forecasts that are valid in the validation span.
 
-        Changes made to the forecasts are carried on to the next lead time.
+        They start before or in the span; where days are held out, not before those: what has been learned from would score
+        too well.
         """
         config = self.config
-        whole = Source(SourceConfig(store=next(iter(config.sources.values())).store), config.channels)
+        settings = next(iter(config.sources.values()))
+        whole = Source(SourceConfig(store=settings.store), config.channels)
         begin, end = np.datetime64(config.validation_start), np.datetime64(config.validation_end) + np.timedelta64(1, "D")
         first, last = np.searchsorted(whole.times, np.array([begin, end], dtype=whole.times.dtype))
-        starts = np.arange(max(config.history - 1, first - deepest), last - 1)
+        earliest = first - deepest
+        if settings.held_out_start:
+            earliest = max(earliest, int(np.searchsorted(whole.times, np.datetime64(settings.held_out_start))))
+        starts = np.arange(max(config.history - 1, earliest), last - 1)
         frames = torch.stack([whole.states(range(start - config.history + 1, start + 1)) for start in starts])
+        initial = frames[:, -1]
         for lead in range(deepest):
             keep = starts + lead + 1 < last
-            starts, frames = starts[keep], frames[keep]
+            starts, frames, initial = starts[keep], frames[keep], initial[keep]
             parts = [slice(begin, begin + VALIDATION_BATCH) for begin in range(0, len(starts), VALIDATION_BATCH)]
             model = self._model_at(lead)
             sources, leads = [whole] * VALIDATION_BATCH, np.full(len(starts), lead)
@@ -528,9 +575,8 @@ class Trainer:
                 [self._advance(model, frames[part], sources, starts[part] + lead, leads[part]) for part in parts]
             )
             inside = starts + lead + 1 >= first
-            forecast = frames[inside, -1]
-            yield lead + 1, forecast, whole.states(starts[inside] + lead + 1)
-            frames[inside, -1] = forecast
+            truth = whole.states(starts[inside] + lead + 1)
+            yield ValidationForecasts(lead + 1, whole.times[starts[inside]], initial[inside], frames[inside, -1], truth)
 
     def _model_at(self, lead: int) -> Forecaster:
         for stage, until in zip(self.earlier, self.config.earlier_until_hours, strict=True):
@@ -556,9 +602,12 @@ class Trainer:
                     progress.update(bar, completed=self.step, loss=f"{entry['loss']:.3f}", speed=f"{speed:.1f}")
         if self.config.calibrate:
             with (self.out / "log.jsonl").open("a") as log:
-                factors = self.calibrate()[self.first_lead :].mean(dim=-1).T.tolist()
-                calibrated = {"damping": dict(zip(self.config.channels, factors, strict=True)), "validation": self.validate()}
-                log.write(json.dumps({"step": self.step, **calibrated}) + "\n")
+                weights = self.calibrate()[self.first_lead :].mean(dim=-1)  # (step, two, channel), the mean over latitudes
+                calibration = {
+                    name: dict(zip(self.config.channels, weights[:, place].T.tolist(), strict=True))
+                    for place, name in enumerate(("forecast", "initial"))
+                }
+                log.write(json.dumps({"step": self.step, "calibration": calibration, "validation": self.validate()}) + "\n")
         draw_training_curves(self.out / "log.jsonl", self.out / "curves.png")
         return self.save()
 
