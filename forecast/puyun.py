@@ -264,11 +264,9 @@ class PuYun(nn.Module):
         initial_time: np.ndarray,
         lead_hours: int,
     ) -> Float[Tensor, "batch channel lat lon"]:
-        """Weigh the anomalies of the forecast and of its initial state as `Trainer.calibrate` has fitted them.
+        """Weigh the anomalies of the forecast and of its initial state, see `forecast.calibration`.
 
-        Anomalies are from the mean of the hour of day. A network that has learned from few days forecasts too strong
-        anomalies at far lead times, and loses slow ones that the initial state still shows. What is carried on to the next
-        step is `fields`, not this.
+        Anomalies are from the mean of the hour of day. What is carried on to the next step is `fields`, not this.
         """
         if not self.config.calibrated_steps:
             return fields

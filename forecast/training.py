@@ -28,6 +28,7 @@ from data_pipelines.statistics import compute_statistics
 from data_pipelines.store import data_hash, time_step
 from data_pipelines.streaming import MEMORY_LIMIT, WindowStream
 from data_pipelines.variables import Channel
+from forecast.calibration import Moments, combine, fit_weights, load_moments, moments_of, save_moments
 from forecast.checkpoint import load_checkpoint, save_checkpoint
 from forecast.forecaster import Forecaster
 from forecast.losses import WeightedError, channel_weights, row_weights
@@ -40,9 +41,6 @@ from forecast.training_curves import draw_training_curves
 MINIMUM_STATES = 3
 READING_THREADS = 2
 VALIDATION_BATCH = 8
-# A band of a few storm sizes: one row's regression on a few days would follow their accidents.
-CALIBRATION_WINDOW_DEGREES = 10.0
-CALIBRATION_PENALTY = 0.1  # share of the initial anomaly's variance
 
 
 @dataclass
@@ -114,11 +112,10 @@ class TrainingConfig:
     validation_leads
         Lead times scored [h].
     calibrate
-        Fit weights of the forecast and the initial anomaly by lead time on the validation span after training, see
-        `Trainer.calibrate`.
+        Calibrate on the validation span after training, see `forecast.calibration`.
     calibration_from
-        Checkpoints whose weights are taken over, their mean where there are several, instead of fitting them: a network that
-        learned from all days has none left to be calibrated on, but others that learned from some of them have.
+        Folders of calibrated trainings (`out`) to calibrate from instead: a network that learned from all days has none left,
+        others that held some of them out have.
     steps, batch_size, replay_buffer, fresh_share, unroll
         Optimiser steps (0: only average and calibrate); forecasts per step; forecasts in the pool;
         share of fresh ones; steps with one gradient.
@@ -372,21 +369,15 @@ class Trainer:
             if settings.match_statistics:
                 source.match(compute_statistics(source.analysis), statistics)
         initial = [_load_puyun(path) for path in self.config.initial]
-        calibrated = [_load_puyun(path) for path in self.config.calibration_from]
-        for path, one in zip(self.config.calibration_from, calibrated, strict=True):
-            if one.config.calibrated_steps != self.last_lead:
-                raise ValueError(
-                    f"calibration_from must hold checkpoints calibrated for {self.last_lead} steps, to "
-                    f"{self.config.lead_until_hours} h; {path} is for {one.config.calibrated_steps}. Calibrate it for that one."
-                )
-        calibrated_steps = self.last_lead if self.config.calibrate or calibrated else 0
+        calibrated_steps = self.last_lead if self.config.calibrate or self.config.calibration_from else 0
         model = PuYun(replace(self.config.model, calibrated_steps=calibrated_steps), self.requirements, statistics)
         if initial:
             model.load_weights_of(initial)
         if calibrated_steps:
             model.daily_cycle.copy_(self._daily_cycle())
-        if calibrated:
-            model.calibration.copy_(torch.stack([one.calibration for one in calibrated]).mean(dim=0))
+        if self.config.calibration_from:
+            parts = load_moments(self.config.calibration_from, self.last_lead)
+            model.calibration.copy_(combine(parts, self.requirements.latitude))
         return model
 
     def _daily_cycle(self) -> Float[Tensor, "phase channel lat lon"]:
@@ -516,37 +507,16 @@ class Trainer:
                 scores |= {f"{name} {hours} h": float(error) for name, error in zip(self.config.channels, errors, strict=True)}
         return scores
 
-    def calibrate(self) -> Float[Tensor, "step two channel lat"]:
-        """Fit the weights of `PuYun.calibrated` for the averaged network, on the validation span.
-
-        At each lead time the true anomaly is regressed on the forecast anomaly and the anomaly of the initial state, by
-        channel and in a smooth window of latitudes; both weights are limited to [0, 1].
-        """
-        latitude = self.requirements.latitude
-        window = (row_weights(latitude).flatten() * _latitude_window(latitude)).T
-
-        def moment(one: Tensor, other: Tensor) -> Float[Tensor, "channel lat"]:
-            return (one * other).mean(dim=(0, 3)) @ window
-
+    def calibrate(self) -> Moments:
+        """Calibrate the averaged network on the validation span; returns the moments that its weights were fitted to."""
+        moments = torch.zeros(self.last_lead, 5, *self.average.calibration.shape[2:])
         for batch in self._validation_forecasts(self.last_lead):
-            if batch.lead <= self.first_lead:
-                continue
-            usual = self.average.usual_state(batch.initial_time + batch.lead * self.requirements.step).cpu()
-            first = batch.initial - self.average.usual_state(batch.initial_time).cpu()
-            ours, true = batch.forecast - usual, batch.truth - usual
-            forecast_square, cross, initial_square = moment(ours, ours), moment(ours, first), moment(first, first)
-            # The penalty keeps the initial state out where it says the same as the forecast: at the first lead times.
-            initial_square = initial_square * (1 + CALIBRATION_PENALTY)
-            with_forecast, with_initial = moment(ours, true), moment(first, true)
-            determinant = forecast_square * initial_square - cross.square()
-            weights = torch.stack(
-                [
-                    (with_forecast * initial_square - with_initial * cross) / determinant,
-                    (with_initial * forecast_square - with_forecast * cross) / determinant,
-                ]
-            )
-            self.average.calibration[batch.lead - 1] = weights.clamp(0, 1).to(self.device)
-        return self.average.calibration
+            if batch.lead > self.first_lead:
+                usual = self.average.usual_state(batch.initial_time + batch.lead * self.requirements.step).cpu()
+                initial = batch.initial - self.average.usual_state(batch.initial_time).cpu()
+                moments[batch.lead - 1] = moments_of(batch.forecast - usual, initial, batch.truth - usual)
+        self.average.calibration.copy_(fit_weights(moments, self.requirements.latitude))
+        return moments
 
     def _validation_forecasts(self, deepest: int) -> Iterator[ValidationForecasts]:
         """For each lead time in steps, the forecasts that are valid in the validation span.
@@ -602,7 +572,8 @@ class Trainer:
                     progress.update(bar, completed=self.step, loss=f"{entry['loss']:.3f}", speed=f"{speed:.1f}")
         if self.config.calibrate:
             with (self.out / "log.jsonl").open("a") as log:
-                weights = self.calibrate()[self.first_lead :].mean(dim=-1)  # (step, two, channel), the mean over latitudes
+                save_moments(self.out, self.calibrate())
+                weights = self.average.calibration[self.first_lead :].mean(dim=-1)  # (step, two, channel)
                 calibration = {
                     name: dict(zip(self.config.channels, weights[:, place].T.tolist(), strict=True))
                     for place, name in enumerate(("forecast", "initial"))
@@ -635,12 +606,6 @@ class Trainer:
             },
         )
         return folder
-
-
-def _latitude_window(latitude: Sequence[float]) -> Float[Tensor, "lat other"]:
-    """Gaussian weights of the other rows in each row's window."""
-    rows = torch.tensor(latitude)
-    return torch.exp(-0.5 * ((rows[:, None] - rows) / CALIBRATION_WINDOW_DEGREES) ** 2)
 
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

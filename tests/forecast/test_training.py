@@ -10,9 +10,10 @@ import xarray as xr
 
 from data_pipelines.statistics import compute_statistics
 from data_pipelines.store import ACCEPTED, create_analysis_store, open_analysis, write_analysis
+from forecast.calibration import combine, load_moments
 from forecast.checkpoint import load_checkpoint, read_description
 from forecast.puyun import PuYun, PuYunConfig
-from forecast.training import LeadBalance, Source, SourceConfig, Trainer, TrainingConfig, ValidationForecasts
+from forecast.training import LeadBalance, Source, SourceConfig, Trainer, TrainingConfig
 from tests.helpers.analyses import make_analysis
 
 CHANNELS = ["temperature_850", "mean_sea_level_pressure"]
@@ -142,20 +143,15 @@ def test_validation_starts_from_held_out_days(tmp_path: Path, wave: str) -> None
     assert [len(truth) for *_, truth in free._validation_forecasts(4)] == [12, 12, 12, 12]
 
 
-def test_weights_are_taken_over_from_checkpoints_that_held_days_out(tmp_path: Path, wave: str) -> None:
-    runs = [
-        Trainer(config_for(tmp_path / name, wave, seed=seed, calibrate=True, lead_until_hours=12)).run()
-        for name, seed in (("a", 0), ("b", 1))
-    ]
-    settings: dict = {"initial": [str(runs[0])], "calibration_from": [str(run) for run in runs], "steps": 0}
+def test_calibration_comes_from_trainings_that_held_days_out(tmp_path: Path, wave: str) -> None:
+    runs = [tmp_path / name / "run" for name in ("a", "b")]
+    for seed, run in enumerate(runs):
+        first = Trainer(config_for(run.parent, wave, seed=seed, calibrate=True, lead_until_hours=12)).run()
+    settings: dict = {"initial": [str(first)], "calibration_from": [str(run) for run in runs], "steps": 0}
     model = load_checkpoint(Trainer(config_for(tmp_path, wave, lead_until_hours=12, **settings)).run())
-    one, other = (load_checkpoint(run) for run in runs)
-    assert not torch.equal(one.calibration, other.calibration)
-    torch.testing.assert_close(model.calibration, (one.calibration + other.calibration) / 2)
-    torch.testing.assert_close(model.head.weight, one.head.weight)
-
-    with pytest.raises(ValueError, match="calibrated for 1 steps, to 6 h; .* is for 2. Calibrate it"):
-        Trainer(config_for(tmp_path / "c", wave, **settings))
+    wanted = combine(load_moments([str(run) for run in runs], 2), model.requirements.latitude)
+    torch.testing.assert_close(model.calibration, wanted, rtol=0, atol=0)
+    torch.testing.assert_close(model.head.weight, load_checkpoint(first).head.weight, rtol=0, atol=0)
 
 
 def test_matched_source_has_the_first_ones_statistics(tmp_path: Path, wave: str) -> None:
@@ -223,33 +219,14 @@ def test_calibration_finds_the_mean_field_in_noise(tmp_path: Path) -> None:
     path = store(tmp_path / "noise.zarr", make_analysis(steps=60, rows=13, columns=24))
     trainer = Trainer(config_for(tmp_path, path, calibrate=True, lead_until_hours=48, validation_leads=[6, 48]))
     before = trainer.validate()
-    weights = trainer.calibrate()
+    trainer.calibrate()
     after = trainer.validate()
-    assert weights.shape == (8, 2, len(CHANNELS), 13)
-    assert float(weights.sum(dim=1).mean()) < 0.2  # the mean of ten days is common to both
+    assert trainer.average.calibration.shape == (8, 2, len(CHANNELS), 13)
+    # Persistence would have weights of 1. A mean of ten days is common to both anomalies and is worth something.
+    assert float(trainer.average.calibration.sum(dim=1).mean()) < 0.4
     for hours in (6, 48):
         error = before[f"mean_sea_level_pressure {hours} h"]
         assert after[f"mean_sea_level_pressure {hours} h"] == pytest.approx(error / 2**0.5, rel=0.1)
-
-
-def test_calibration_weighs_forecast_and_initial_state(tmp_path: Path, wave: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Truth made of both in known parts: the regression finds the parts, but for its penalty on the initial state."""
-    trainer = Trainer(config_for(tmp_path, wave, calibrate=True, lead_until_hours=12))
-    torch.manual_seed(0)
-    initial, forecast = torch.randn(2, 400, len(CHANNELS), 13, 24)
-    times = np.datetime64("2021-03-01T00") + np.arange(400) * np.timedelta64(6, "h")
-    now = trainer.average.usual_state(times)
-    then = {lead: trainer.average.usual_state(times + lead * np.timedelta64(6, "h")) for lead in (1, 2)}
-    batches = [
-        ValidationForecasts(lead, times, initial + now, forecast + usual, 0.6 * forecast + 0.2 * initial + usual)
-        for lead, usual in then.items()
-    ]
-    monkeypatch.setattr(trainer, "_validation_forecasts", lambda deepest: iter(batches))
-    of_forecast, of_initial = trainer.calibrate().unbind(dim=1)
-    torch.testing.assert_close(of_forecast, torch.full_like(of_forecast, 0.6), rtol=0, atol=0.01)
-    torch.testing.assert_close(of_initial, torch.full_like(of_initial, 0.2 / 1.1), rtol=0, atol=0.01)
-    shown = trainer.average.calibrated(batches[1].forecast, batches[1].initial, times, 12)
-    torch.testing.assert_close(shown - then[2], 0.6 * forecast + 0.2 / 1.1 * initial, rtol=0, atol=0.1)
 
 
 def test_usual_state_is_the_mean_of_the_hour(tmp_path: Path, wave: str) -> None:
