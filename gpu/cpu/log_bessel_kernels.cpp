@@ -69,45 +69,64 @@ struct DerivativesK : FiveDerivatives {
                                             each_jet<derivatives_k_8<Pack>>, each_jet<derivatives_k_12<Pack>>, far, far, far, far};
 };
 
+void store_codes(unsigned char* code, Pack regime) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+  _mm_storel_epi64((__m128i*)code, _mm512_cvtepi64_epi8((__m512i)bits_of(regime + 4503599627370496.0)));
+#else
+  for (int j = 0; j < LANES; j++) code[j] = (unsigned char)regime[j];
+#endif
+}
+
 // Sorts a chunk by regime, runs each loop on what is its own, and puts the results back.
 template <class Family>
 void by_regime(const double* v, const double* x, double* const* out, long n, double scaled) {
   constexpr int REGIMES = sizeof(Family::loops) / sizeof(Loop), ROOM = CHUNK + REGIMES * LANES;
   alignas(64) double a[ROOM], b[ROOM], results[Family::outputs][ROOM];
   unsigned char code[CHUNK + LANES];
-  long i = 0;
-  for (; i + LANES <= n; i += LANES) {
-    Pack regime = Family::regime(load(v + i), load(x + i));
-    for (int j = 0; j < LANES; j++) code[i + j] = (unsigned char)regime[j];
+  Pack first_regime = Family::regime(constant<Pack>(v[0]), constant<Pack>(x[0])), others = Pack{};
+  for (long i = 0; i < n; i += LANES) {
+    Pack at_v = constant<Pack>(v[0]), at_x = constant<Pack>(x[0]);
+    if (i + LANES <= n) {
+      at_v = load(v + i), at_x = load(x + i);
+    } else {
+      for (long j = i; j < n; j++) at_v[j - i] = v[j], at_x[j - i] = x[j];
+    }
+    Pack regime = Family::regime(at_v, at_x), difference = regime - first_regime;
+    others = madd(difference, difference, others);
+    store_codes(code + i, regime);
   }
-  if (i < n) {
-    Pack tail_v = constant<Pack>(1.0), tail_x = tail_v;
-    for (long j = i; j < n; j++) tail_v[j - i] = v[j], tail_x[j - i] = x[j];
-    Pack regime = Family::regime(tail_v, tail_x);
-    for (long j = i; j < n; j++) code[j] = (unsigned char)regime[j - i];
-  }
-  long count[REGIMES] = {}, next[REGIMES];
-  for (long j = 0; j < n; j++) count[code[j]]++;
-  if (n % LANES == 0 && count[code[0]] == n) return Family::loops[code[0]](v, x, out, n / LANES, scaled);
-  long start = 0;
+  if (n % LANES == 0 && largest(others) == 0.0) return Family::loops[code[0]](v, x, out, n / LANES, scaled);
+  // Four quarters count for themselves: one counter would wait for its own last increment.
+  constexpr int QUARTERS = 4;
+  long quarter = n / QUARTERS, count[QUARTERS][REGIMES] = {}, next[QUARTERS][REGIMES], first[REGIMES], packs[REGIMES], start = 0;
+  for (long j = 0; j < quarter; j++)
+    for (int k = 0; k < QUARTERS; k++) count[k][code[k * quarter + j]]++;
+  for (long j = QUARTERS * quarter; j < n; j++) count[QUARTERS - 1][code[j]]++;
   for (int k = 0; k < REGIMES; k++) {
-    next[k] = start;
-    start += (count[k] + LANES - 1) / LANES * LANES;
+    first[k] = start;
+    for (int part = 0; part < QUARTERS; part++) {
+      next[part][k] = start;
+      start += count[part][k];
+    }
+    packs[k] = (start - first[k] + LANES - 1) / LANES;
+    start = first[k] + packs[k] * LANES;
   }
   unsigned short place[CHUNK];
-  for (long j = 0; j < n; j++) {
-    long p = next[code[j]]++;
+  auto move = [&](int part, long j) {
+    long p = next[part][code[j]]++;
     place[j] = (unsigned short)p;
     a[p] = v[j];
     b[p] = x[j];
-  }
+  };
+  for (long j = 0; j < quarter; j++)
+    for (int k = 0; k < QUARTERS; k++) move(k, k * quarter + j);
+  for (long j = QUARTERS * quarter; j < n; j++) move(QUARTERS - 1, j);
   double* columns[MOST_OUTPUTS];
   for (int k = 0; k < REGIMES; k++) {
-    if (count[k] == 0) continue;
-    long packs = (count[k] + LANES - 1) / LANES, first = next[k] - count[k];
-    for (long p = next[k]; p < first + packs * LANES; p++) a[p] = a[first], b[p] = b[first];
-    for (int o = 0; o < Family::outputs; o++) columns[o] = results[o] + first;
-    Family::loops[k](a + first, b + first, columns, packs, scaled);
+    if (packs[k] == 0) continue;
+    for (long p = next[QUARTERS - 1][k]; p < first[k] + packs[k] * LANES; p++) a[p] = a[first[k]], b[p] = b[first[k]];
+    for (int o = 0; o < Family::outputs; o++) columns[o] = results[o] + first[k];
+    Family::loops[k](a + first[k], b + first[k], columns, packs[k], scaled);
   }
   for (int o = 0; o < Family::outputs; o++)
     for (long j = 0; j < n; j++) out[o][j] = results[o][place[j]];

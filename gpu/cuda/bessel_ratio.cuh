@@ -9,9 +9,9 @@ template <class R> struct Ratio { R a, complement; };
 
 // r >= 24: A = x/(r+v) - x w^2 (1/2 + G), G = sum w^k (k D_k + 2 s D_k'); 1 - x/(r+v) without cancellation.
 template <int TERMS, class R> SKYSOLVE_INLINE Ratio<R> ratio_far(R v, R x) {
-  R r = square_root(madd(v, v, x * x)), w = 1.0 / r, p = v * w, less = x * w * w * (0.5 + expansion<TERMS>(RATIO, w, p * p));
-  R i = 1.0 / (r + v);
-  return {x * i - less, (v + v * v / (r + x)) * i + less};
+  R square = madd(v, v, x * x), w = reciprocal_root(square), r = square * w, p = v * w, less = x * w * w * (0.5 + expansion<TERMS>(RATIO, w, p * p));
+  R i = reciprocal(r + v);
+  return {x * i - less, (v + v * v * reciprocal(r + x)) * i + less};
 }
 // r < 24: A_v = x n/d with d_v = 2(v+1) d_{v+1} + x^2 d_{v+2}, n_v = d_{v+1} (DLMF 10.33.1 as a fraction without divisions),
 // started where A is small from its leading term; steps counted so that the start is forgotten at v = 0.
@@ -23,7 +23,7 @@ template <class R> SKYSOLVE_INLINE Ratio<R> ratio_near(R v, R x, double x_most) 
     n = d;
     d = next;
   }
-  R a = x * n / d;
+  R a = x * n * reciprocal(d);
   return {a, 1.0 - a};
 }
 template <class R> SKYSOLVE_INLINE Ratio<R> ratio(R v, R x) {

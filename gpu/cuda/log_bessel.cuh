@@ -39,14 +39,14 @@ template <class R> SKYSOLVE_INLINE R real_of_small_integer(typename Integer<R>::
 // then about 2^-53 f^(2 STEPS + 3)/(STEPS + 3/2) at worst: 6e-19, 1e-20, 4e-22, 1e-23 for STEPS = 0 .. 3.
 template <int STEPS, class R> SKYSOLVE_INLINE Two<R> log_ratio(Two<R> a, Two<R> b) {
   using I = typename Integer<R>::type;
-  constexpr double reciprocal[] = {1.0 / 7, 1.0 / 5, 1.0 / 3};
-  constexpr double reciprocal_lo[] = {0x1.2492492492492p-57, -0x1.999999999999ap-57, 0x1.5555555555555p-56};
+  constexpr double odd[] = {1.0 / 7, 1.0 / 5, 1.0 / 3};
+  constexpr double odd_lo[] = {0x1.2492492492492p-57, -0x1.999999999999ap-57, 0x1.5555555555555p-56};
   I biased = logical_shift_right(bits_of(a.hi) - bits_of(b.hi) + 0x3ff8000000000000LL, 52);
   R k = real_of_small_integer<R>(biased) - 1023.0, scale = real_of_bits((2046LL - biased) << 52);
   Two<R> n = {a.hi * scale, a.lo * scale}, difference = two_sum(n.hi, -b.hi), sum = two_sum(n.hi, b.hi);
   sum.lo += n.lo + b.lo;
   difference = two_sum(difference.hi, difference.lo + (n.lo - b.lo));  // log(1 + tiny) keeps its digits
-  R inverse = 1.0 / sum.hi, f = difference.hi * inverse;
+  R inverse = reciprocal(sum.hi), f = difference.hi * inverse;
   R f_lo = (residual(difference.hi, f, sum.hi) + (difference.lo - f * sum.lo)) * inverse;
   Two<R> twice = {2.0 * f, 2.0 * f_lo}, y = {f * f, R{}}, after;
   if (STEPS > 0) {
@@ -54,13 +54,13 @@ template <int STEPS, class R> SKYSOLVE_INLINE Two<R> log_ratio(Two<R> a, Two<R> 
     y.lo = madd(twice.hi, f_lo, y.lo);
   }
   R tail = polynomial(ATANH_TAIL, y.hi);
-  for (int i = 0; i < 3 - STEPS; i++) tail = madd(tail, y.hi, constant<R>(reciprocal[i]));
+  for (int i = 0; i < 3 - STEPS; i++) tail = madd(tail, y.hi, constant<R>(odd[i]));
   if (STEPS > 0) {
     Two<R> terms = {tail, R{}};
     for (int i = 3 - STEPS; i < 3; i++) {
       Two<R> p = y * terms;
-      terms = fast_two_sum(constant<R>(reciprocal[i]), p.hi);
-      terms.lo += p.lo + reciprocal_lo[i];
+      terms = fast_two_sum(constant<R>(odd[i]), p.hi);
+      terms.lo += p.lo + odd_lo[i];
     }
     after = twice * (y * terms);
   } else {
@@ -121,11 +121,11 @@ template <class N> SKYSOLVE_INLINE N series_tail(N v, N x, double x_most) {
     d = d * ((v + (double)k) * (double)k);
     n = madd(q, n, d);
   }
-  return q * n / ((v + 1.0) * d);
+  return q * n * reciprocal((v + 1.0) * d);
 }
 // log Gamma(1+v) = (v + 1/2) log(v+1) - v + this; zero at v = 0. For v <= 8.
 template <class N> SKYSOLVE_INLINE N stirling_rest(N v) {
-  N t = 1.0 / (v + 1.0);
+  N t = reciprocal(v + 1.0);
   return v * t * polynomial(STIRLING, affine(t, 1.0 / 9, 1.0));
 }
 
@@ -162,8 +162,8 @@ template <class R> SKYSOLVE_INLINE OrderPair<Two<R>> k_small_two(R u, Two<R> l, 
 }
 
 // x in [1, 8], without e^-x sqrt(pi/(2x)): K_{u+1} = -K_u' + (u/x) K_u from fits of K_u and -K_u', both even in u.
-template <class N> SKYSOLVE_INLINE N inverse_1(N x) { return affine(1.0 / x, 0.4, 1.0); }
-template <class N> SKYSOLVE_INLINE N inverse_5_2(N x) { return affine(1.0 / x, 0.125, 0.4); }
+template <class N> SKYSOLVE_INLINE N inverse_1(N x) { return affine(reciprocal(x), 0.4, 1.0); }
+template <class N> SKYSOLVE_INLINE N inverse_5_2(N x) { return affine(reciprocal(x), 0.125, 0.4); }
 
 // From K_u and K_{u+1} x/2 to K_{u+n} (x/2)^n (DLMF 10.29.1 times powers of x/2, which keeps it in range); carried in two
 // doubles, so that eight steps add no error.
@@ -190,7 +190,7 @@ template <class R> struct Leading { Two<R> phase, log_r; R w, p; };  // phase le
 template <int STEPS, class R> SKYSOLVE_INLINE Leading<R> leading(R v, R x, double scaled) {
   Two<R> vv = two_product(v, v), xx = two_product(x, x), h = two_sum(vv.hi, xx.hi);
   h.lo += vv.lo + xx.lo;
-  R r = square_root(h.hi), w = 1.0 / r, r_lo = (residual(h.hi, r, r) + h.lo) * (0.5 * w);
+  R w = reciprocal_root(h.hi), r = h.hi * w, r_lo = (residual(h.hi, r, r) + h.lo) * (0.5 * w);
   Two<R> n = two_sum(v, r);
   n.lo += r_lo;
   Two<R> turns = v * log_ratio<STEPS>(n, as_two(x));
@@ -251,7 +251,7 @@ template <class R> SKYSOLVE_INLINE R log_i_near(R v, R x, double scaled) {
 // log(k (x/2)^-power) + shift + constant, where log(x/2) is given
 template <class R> SKYSOLVE_INLINE R log_k_from(Two<R> k, R power, Two<R> log_half_x, Two<R> shift, double high, double low) {
   Two<R> y = log_two(k.hi);
-  y.lo = y.lo + k.lo / k.hi;
+  y.lo = madd(k.lo, reciprocal(k.hi), y.lo);
   y = y + -(power * log_half_x) + shift + constant<R>(high);
   return y.hi + (y.lo + low);
 }
