@@ -132,7 +132,7 @@ void by_regime(const double* v, const double* x, double* const* out, long n, dou
     for (long j = 0; j < n; j++) out[o][j] = results[o][place[j]];
 }
 
-// Two kernels without regimes. What is no number or out of range runs along as 1 and is put right afterwards.
+// Kernels without regimes; the last pack is filled up with harmless arguments.
 template <class Body>
 void in_packs(const double* v, const double* x, long n, Body body) {
   for (long i = 0; i < n; i += LANES) {
@@ -145,13 +145,12 @@ void in_packs(const double* v, const double* x, long n, Body body) {
     body(a, b, i, n - i < LANES ? n - i : LANES);
   }
 }
-Pack not_a_number() { return constant<Pack>(INFINITE - INFINITE); }
 void put(double* out, long at, long lanes, Pack value) { __builtin_memcpy(out + at, &value, 8 * lanes); }
 
 // Arguments whose squares leave the range of a double are brought into it: the ratio there depends on x/v alone, or is 1.
 void ratio_to_lower_order_loop(const double* v, const double* x, double* const* out, long n, double) {
   in_packs(v, x, n, [&](Pack a, Pack b, long at, long lanes) {
-    Pack usual = counted<Pack>(a >= 0.0) * counted<Pack>(a <= 0x1p500) * counted<Pack>(b >= 0x1p-500) * counted<Pack>(b <= 0x1p500);
+    Pack usual = within(a, 0.0, 0x1p500) * within(b, 0x1p-500, 0x1p500);
     Pack value = ratio_to_lower_order(select(usual > 0.5, a, constant<Pack>(1.0)), select(usual > 0.5, b, constant<Pack>(1.0)));
     for (int j = 0; j < LANES; j++)
       if (usual[j] < 0.5) value[j] = remote_ratio(a[j], b[j]);
@@ -160,20 +159,13 @@ void ratio_to_lower_order_loop(const double* v, const double* x, double* const* 
 }
 void ratio_loop(const double* v, const double* x, double* const* out, long n, double) {
   in_packs(v, x, n, [&](Pack a, Pack b, long at, long lanes) {
-    Pack usual = counted<Pack>(a >= 0.0) * counted<Pack>(a <= 0x1p500) * counted<Pack>(b >= 0.0) * counted<Pack>(b <= 0x1p500);
-    Ratio<Pack> value = ratio(select(usual > 0.5, a, constant<Pack>(1.0)), select(usual > 0.5, b, constant<Pack>(1.0)));
-    put(out[0], at, lanes, select(usual > 0.5, value.a, not_a_number()));
-    put(out[1], at, lanes, select(usual > 0.5, value.complement, not_a_number()));
+    Ratio<Pack> value = any_ratio(a, b);
+    put(out[0], at, lanes, value.a);
+    put(out[1], at, lanes, value.complement);
   });
 }
 void ratio_inverse_loop(const double* v, const double* a, double* const* out, long n, double) {
-  in_packs(v, a, n, [&](Pack order, Pack mean, long at, long lanes) {
-    Pack usual = counted<Pack>(order >= 0.0) * counted<Pack>(order <= 0x1p60) * counted<Pack>(mean > 0.0) * counted<Pack>(mean < 1.0);
-    Pack safe = select(usual > 0.5, mean, constant<Pack>(0.5));
-    Pack value = ratio_inverse(select(usual > 0.5, order, constant<Pack>(0.0)), safe, 1.0 - safe);
-    Pack limits = select(mean == 0.0, Pack{}, select(mean == 1.0, constant<Pack>(INFINITE), not_a_number()));
-    put(out[0], at, lanes, select(usual > 0.5, value, select(order >= 0.0, limits, not_a_number())));
-  });
+  in_packs(v, a, n, [&](Pack order, Pack mean, long at, long lanes) { put(out[0], at, lanes, any_ratio_inverse(order, mean)); });
 }
 
 }  // namespace

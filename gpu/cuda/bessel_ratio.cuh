@@ -72,4 +72,30 @@ template <class R> SKYSOLVE_INLINE R ratio_inverse(R v, R a, R complement) {
   return x;
 }
 
+// ---- any arguments, packs and doubles alike: what is out of range runs along as something harmless and is put right ---------
+template <class R> SKYSOLVE_INLINE R within(R a, double low, double high) {  // 1 or 0; 0 for nan
+  return counted<R>(a >= low) * counted<R>(a <= high);
+}
+template <class R> SKYSOLVE_INLINE Ratio<R> any_ratio(R v, R x) {
+  auto usual = within(v, 0.0, 0x1p500) * within(x, 0.0, 0x1p500) > 0.5;
+  Ratio<R> value = ratio(select(usual, v, constant<R>(1.0)), select(usual, x, constant<R>(1.0)));
+  R nan = constant<R>(INFINITE - INFINITE);
+  return {select(usual, value.a, nan), select(usual, value.complement, nan)};
+}
+template <class R> SKYSOLVE_INLINE R any_ratio_inverse(R v, R a) {
+  auto usual = within(v, 0.0, 0x1p60) * within(a, 0x1p-1000, 1.0 - 0x1p-53) > 0.5;
+  R safe = select(usual, a, constant<R>(0.5)), value = ratio_inverse(select(usual, v, R{}), safe, 1.0 - safe);
+  R nan = constant<R>(INFINITE - INFINITE), zero = within(v, 0.0, 0x1p60) * within(a, 0.0, 0x1p-1000), one = within(v, 0.0, 0x1p60) * within(a, 1.0, 1.0);
+  return select(usual, value, select(zero > 0.5, a * (2.0 * v + 2.0), select(one > 0.5, constant<R>(INFINITE), nan)));
+}
+SKYSOLVE_INLINE void any_ratio_to_lower_order(double v, double x, double* out) {
+  bool usual = v >= 0 && v <= 0x1p500 && x >= 0x1p-500 && x <= 0x1p500;
+  out[0] = usual ? ratio_to_lower_order(v, x) : remote_ratio(v, x);
+}
+SKYSOLVE_INLINE void any_ratio(double v, double x, double* out) {
+  Ratio<double> value = any_ratio(v, x);
+  out[0] = value.a, out[1] = value.complement;
+}
+SKYSOLVE_INLINE void any_ratio_inverse(double v, double a, double* out) { out[0] = any_ratio_inverse(v, a); }
+
 }  // namespace SKYSOLVE_NAMESPACE
