@@ -191,9 +191,9 @@ def _check_numpy(name: str, v: Any, x: Any, out: Any) -> None:
     except ValueError:
         raise ValueError(f"v and x of {name} must broadcast; got shapes {shapes['v']} and {shapes['x']}.") from None
     first = out[0] if isinstance(out, tuple) and out else out
-    if isinstance(first, np.ndarray) and first.shape != np.broadcast_shapes(shape, first.shape):
+    if isinstance(first, np.ndarray) and first.shape != shape:
         raise ValueError(f"out of {name} must have shape {shape}; got {first.shape}.")
-    if isinstance(first, np.ndarray) and first.dtype.kind not in "fc":
+    if isinstance(first, np.ndarray) and first.dtype.kind != "f":
         raise TypeError(f"out of {name} must be of a floating dtype; got {first.dtype}.")
 
 

@@ -41,9 +41,10 @@ struct Values {
 };
 struct LogI : Values {
   static Pack regime(Pack v, Pack x) { return regime_i(v, x); }
-  static constexpr Loop loops[I_REGIMES] = {each_double<log_i_remote>,   each_pack<log_i_near<Pack>>,    each_pack<log_i_8<Pack>>,
-                                            each_pack<log_i_12<Pack>>,   each_pack<log_i_far<16, Pack>>, each_pack<log_i_far<9, Pack>>,
-                                            each_pack<log_i_far<6, Pack>>, each_pack<log_i_far<4, Pack>>};
+  static constexpr Loop loops[I_REGIMES] = {
+      each_double<log_i_remote>,     each_pack<log_i_near<11, Pack>>, each_pack<log_i_near<23, Pack>>,
+      each_pack<log_i_8<Pack>>,      each_pack<log_i_12<Pack>>,       each_pack<log_i_far<16, Pack>>,
+      each_pack<log_i_far<9, Pack>>, each_pack<log_i_far<6, Pack>>,   each_pack<log_i_far<4, Pack>>};
 };
 struct LogK : Values {
   static Pack regime(Pack v, Pack x) { return regime_k(v, x); }
@@ -58,7 +59,8 @@ struct FiveDerivatives {
 struct DerivativesI : FiveDerivatives {
   static Pack regime(Pack v, Pack x) { return regime_i(v, x); }
   static constexpr Loop far = each_jet<derivatives_i_far<Pack>>;
-  static constexpr Loop loops[I_REGIMES] = {each_jet_of_doubles<derivatives_i_remote>, each_jet<derivatives_i_near<Pack>>,
+  static constexpr Loop loops[I_REGIMES] = {each_jet_of_doubles<derivatives_i_remote>, each_jet<derivatives_i_near<11, Pack>>,
+                                            each_jet<derivatives_i_near<23, Pack>>,
                                             each_jet<derivatives_i_8<Pack>>, each_jet<derivatives_i_12<Pack>>, far, far, far, far};
 };
 struct DerivativesK : FiveDerivatives {

@@ -6,7 +6,7 @@
 //   remote     x or v > 2^31, x < 2^-930, zero, infinite, negative, nan   scaled by powers of two; limits
 //   r >= 1500, 220, 64, 24    uniform expansion, 4, 6, 9, 16 terms        logarithm of DLMF 10.41.3-4
 //   r >= 12, 8                the same leading terms, fitted remainder    tables
-//   r < 8, log I              power series without divisions              DLMF 10.25.2
+//   r < 8, log I              power series without divisions, 11 or 23 terms from x = 2    DLMF 10.25.2
 //   r < 8, log K, x <= 1      Temme's form at |u| <= 1/2, upward in order J. Comp. Phys. 19 (1975) 324; DLMF 10.27.4, 10.29.1
 //   r < 8, log K, x > 1       fits of K_u and K_u' at |u| <= 1/2, upward  tables; DLMF 10.29.1-2
 //
@@ -113,11 +113,13 @@ template <class N> SKYSOLVE_INLINE N remainder_k_12(N w, N s) {
   return polynomial2(K_12_24, K_12_24_LENGTHS, affine(w, 1.0 / 24, 1.0 / 12), affine(s, 0.0, 1.0));
 }
 
-// sum over k >= 1 of q^k / (k! (v+1)_k), q = x^2/4, as one fraction; enough terms for x <= x_most <= 8:
-// the first term left out is below 1e-17 of the sum at v = 0, the worst order.
-template <class N> SKYSOLVE_INLINE N series_tail(N v, N x, double x_most) {
+// sum over k >= 1 of q^k / (k! (v+1)_k), q = x^2/4, as one fraction. The first term left out is below 1e-17 of the sum at v = 0,
+// the worst order, for x <= 2 with 11 terms and x <= 8 with 23. (As many for every x: a count by the largest x of a pack would let
+// a value depend on its neighbours.)
+template <int TERMS, class N> SKYSOLVE_INLINE N series_tail(N v, N x) {
   N q = x * x * 0.25, n = constant<N>(1.0), d = n;
-  for (int k = (int)(7.5 + 2.0 * x_most); k >= 2; k--) {
+  SKYSOLVE_UNROLL
+  for (int k = TERMS; k >= 2; k--) {
     d = d * ((v + (double)k) * (double)k);
     n = madd(q, n, d);
   }
@@ -239,9 +241,9 @@ template <class R> SKYSOLVE_INLINE R log_k_8(R v, R x, double scaled) {
 
 // v (log(x/2) - log(v+1) + 1) - rest + log((1+tail)^2/(v+1))/2: nothing large cancels, and at v = 0 the last term is alone and
 // right relative to itself.
-template <class R> SKYSOLVE_INLINE R log_i_near(R v, R x, double scaled) {
+template <int TERMS, class R> SKYSOLVE_INLINE R log_i_near(R v, R x, double scaled) {
   Two<R> next = two_sum(v, constant<R>(1.0)), l = log_ratio<0>(as_two(0.5 * x), next);
-  R tail = series_tail(v, x, largest(x)), square = tail * (2.0 + tail);
+  R tail = series_tail<TERMS>(v, x), square = tail * (2.0 + tail);
   Two<R> half_log = log_ratio<0>(two_sum(constant<R>(1.0), square), next), head = v * (l + constant<R>(1.0));
   Two<R> y = head + Two<R>{0.5 * half_log.hi, 0.5 * half_log.lo};
   Two<R> shifted = two_sum(y.hi, -scaled * x);
@@ -292,7 +294,8 @@ SKYSOLVE_INLINE double times_power_of_two(double a, int n) {
   for (; n < -1000; n += 1000) a *= 0x1p-1000;
   return a * real_of_bits((int64)(n + 1023) << 52);
 }
-constexpr double INFINITE = __builtin_huge_val();
+SKYSOLVE_INLINE double infinite() { return real_of_bits(0x7ff0000000000000LL); }
+SKYSOLVE_INLINE double not_a_number() { return real_of_bits(0x7ff8000000000000LL); }
 
 // x or v above 2^31: the larger one is brought to [1, 2). The phase, of degree 1, and log r scale back; of the remainder
 // only the first term, below 1e-10, is left.
@@ -324,16 +327,16 @@ SKYSOLVE_INLINE double log_of_lift(double v, double sign) { return sign * v * (4
 
 SKYSOLVE_INLINE double log_i_any(double v, double x, double scaled) {
   double square = madd(v, v, x * x);
-  if (square < 64.0) return log_i_near(v, x, scaled);
+  if (square < 64.0) return x <= 2.0 ? log_i_near<11>(v, x, scaled) : log_i_near<23>(v, x, scaled);
   if (square < 144.0) return log_i_8(v, x, scaled);
   if (square < 576.0) return log_i_12(v, x, scaled);
   return square < 4096.0 ? log_i_far<16>(v, x, scaled) : square < 2250000.0 ? log_i_far<9>(v, x, scaled) : log_i_far<4>(v, x, scaled);
 }
 SKYSOLVE_INLINE double log_i_remote(double v, double x, double scaled) {
-  if (!(v >= 0 && x >= 0) || (v == INFINITE && x == INFINITE)) return INFINITE - INFINITE;
-  if (v == INFINITE) return -INFINITE;
-  if (x == INFINITE) return scaled ? -INFINITE : INFINITE;
-  if (x == 0) return v == 0 ? 0.0 : -INFINITE;
+  if (!(v >= 0 && x >= 0) || (v == infinite() && x == infinite())) return not_a_number();
+  if (v == infinite()) return -infinite();
+  if (x == infinite()) return scaled ? -infinite() : infinite();
+  if (x == 0) return v == 0 ? 0.0 : -infinite();
   if (x > HUGE_ARGUMENT || v > HUGE_ARGUMENT) return remote_far(v, x, scaled, 1.0);
   return (v == 0 ? 0.0 : log_i_any(v, x * 0x1p400, 0.0) + log_of_lift(v, -1.0)) - scaled * x;
 }
@@ -348,9 +351,9 @@ SKYSOLVE_INLINE double log_k_any(double v, double x, double scaled) {
 }
 SKYSOLVE_INLINE double log_k_remote(double v, double x, double scaled) {
   v = v < 0 ? -v : v;
-  if (!(v >= 0 && x >= 0) || (v == INFINITE && x == INFINITE)) return INFINITE - INFINITE;
-  if (x == 0 || v == INFINITE) return INFINITE;
-  if (x == INFINITE) return -INFINITE;
+  if (!(v >= 0 && x >= 0) || (v == infinite() && x == infinite())) return not_a_number();
+  if (x == 0 || v == infinite()) return infinite();
+  if (x == infinite()) return -infinite();
   if (x > HUGE_ARGUMENT || v > HUGE_ARGUMENT) return remote_far(v, x, scaled, -1.0);
   if (x >= TINY_ARGUMENT) return log_k_any(v, x, scaled);  // a negative order brought it here
   if (v >= 0.5) return log_k_any(v, x * 0x1p400, 0.0) + log_of_lift(v, 1.0);
@@ -370,10 +373,11 @@ template <class R> SKYSOLVE_INLINE R unless_remote(R v, R x, R regime) {  // com
   R inside = counted<R>(v >= 0.0) * counted<R>(v <= HUGE_ARGUMENT) * counted<R>(x >= TINY_ARGUMENT) * counted<R>(x <= HUGE_ARGUMENT);
   return select(inside > 0.5, regime, R{});
 }
-enum { REMOTE, I_NEAR, I_8, I_12, I_24, I_64, I_220, I_1500, I_REGIMES };
+enum { REMOTE, I_NEAR, I_2, I_8, I_12, I_24, I_64, I_220, I_1500, I_REGIMES };
 template <class R> SKYSOLVE_INLINE R regime_i(R v, R x) {
   R square = madd(v, v, x * x);
-  return unless_remote(v, x, 1.0 + counted<R>(square >= 64.0) + radius_class(square));
+  R beyond = counted<R>(square >= 64.0);
+  return unless_remote(v, x, select(beyond > 0.5, 3.0 + radius_class(square), 1.0 + counted<R>(x > 2.0)));
 }
 enum { K_SMALL = 1, K_1, K_5_2, K_8, K_12, K_24, K_64, K_220, K_1500, K_REGIMES };
 template <class R> SKYSOLVE_INLINE R regime_k(R v, R x) {

@@ -16,7 +16,8 @@ struct LogI {
   SKYSOLVE_INLINE static int regime(double v, double x) { return (int)regime_i(v, x); }
   SKYSOLVE_INLINE static void compute(int regime, double v, double x, double scaled, double* out) {
     switch (regime) {
-      case I_NEAR: out[0] = log_i_near(v, x, scaled); break;
+      case I_NEAR: out[0] = log_i_near<11>(v, x, scaled); break;
+      case I_2: out[0] = log_i_near<23>(v, x, scaled); break;
       case I_8: out[0] = log_i_8(v, x, scaled); break;
       case I_12: out[0] = log_i_12(v, x, scaled); break;
       case I_24: out[0] = log_i_far<16>(v, x, scaled); break;
@@ -54,7 +55,8 @@ struct DerivativesI {
   }
   SKYSOLVE_INLINE static void compute(int regime, double v, double x, double scaled, double* out) {
     switch (regime) {
-      case I_NEAR: put(derivatives_i_near(v, x, scaled), out); break;
+      case I_NEAR: put(derivatives_i_near<11>(v, x, scaled), out); break;
+      case I_2: put(derivatives_i_near<23>(v, x, scaled), out); break;
       case I_8: put(derivatives_i_8(v, x, scaled), out); break;
       case I_12: put(derivatives_i_12(v, x, scaled), out); break;
       case I_24: put(derivatives_i_far(v, x, scaled), out); break;

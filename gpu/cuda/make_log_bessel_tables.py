@@ -16,8 +16,9 @@ from pathlib import Path
 
 from flint import acb, arb, arb_mat, arb_poly, ctx, fmpq
 
-ctx.prec = 160
+BITS = 160
 HEADER = Path(__file__).with_name("log_bessel_tables.cuh")
+ctx.prec = BITS
 PI = arb.pi()
 DROPPED = 1e-17  # Chebyshev coefficients below this are left out; all polynomials stand for functions of size 2 at most
 TERMS = 16  # of the uniform expansion, enough from r = 24
@@ -226,6 +227,8 @@ def declare_rows(name: str, rows: Sequence[Sequence[float]], what: str) -> str:
 
 
 def header() -> str:
+    """The text of the header; the same whatever precision the caller works in."""
+    ctx.prec = BITS
     expansion = expansion_polynomials(TERMS)
     parts = [
         "// Written by gpu/cuda/make_log_bessel_tables.py; edit that instead. Polynomials: highest power first.\n"
