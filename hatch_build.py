@@ -20,7 +20,16 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 FAMILIES = ("log_bessel",)
 
 # No contraction: the compensated sums are written as they must be rounded (gpu/cuda/double_double.cuh).
-FLAGS = ["-std=gnu++17", "-O3", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-w"]
+FLAGS = [
+    "-std=gnu++17",
+    "-O3",
+    "-fPIC",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+    "-w",
+]
 X86 = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512dq"]}
 
 
@@ -52,7 +61,7 @@ def find_compiler() -> list[str]:
     """CXX if it is set, c++, g++ or clang++ if not."""
     wanted = shlex.split(os.environ.get("CXX", "")) or [next(filter(shutil.which, ("c++", "g++", "clang++")), "")]
     if not wanted[0] or not shutil.which(wanted[0]):
-        stop("a C++17 compiler is missing, the kernels are compiled on installing. Install it: sudo apt-get install g++")
+        stop("a C++17 compiler is missing: the kernels are compiled on installing. Install one: sudo apt-get install g++")
     return wanted
 
 
@@ -62,7 +71,7 @@ def find_headers() -> list[str]:
 
     python = sysconfig.get_path("include")
     if not (Path(python) / "Python.h").exists():
-        stop("Python's headers are missing, the kernels are compiled on installing. Install them: sudo apt-get install python3-dev")
+        stop("Python's headers are missing: the kernels are compiled on installing. Install: sudo apt-get install python3-dev")
     return [f"-I{python}", f"-I{np.get_include()}"]
 
 

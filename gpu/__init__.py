@@ -7,8 +7,8 @@
 | `VonMisesFisher`, `VonMisesFisherMixture` | distribution on the sphere; scikit-learn-style mixture estimator |
 | `set_threads`, `get_threads`, `threads` | how many threads one call on a large array may use |
 
-Array type in is array type out: NumPy, CuPy, torch. Importing this package loads none of them but NumPy, and that when a name is
-first used.
+Array type in is array type out: NumPy, CuPy, torch. Importing this package loads none of them; NumPy comes when a name is first
+used.
 """
 
 from __future__ import annotations

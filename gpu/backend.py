@@ -173,6 +173,7 @@ class Draws:
 
     def __init__(self, library: str, rng: Any, *, like: Any) -> None:
         self.library, self.like = library, like
+        self.rng: Any
         if library == "torch":
             import torch
 

@@ -1,7 +1,6 @@
 """Logarithms of the modified Bessel functions and ratios of them, for NumPy, CuPy and torch.
 
-This module checks arguments and picks a path; the mathematics is in `cuda/log_bessel.cuh`, its derivation and measured errors
-in docs/log_bessel.md.
+This module picks a path; the mathematics is in `cuda/log_bessel.cuh`, its derivation and measured errors in docs/log_bessel.md.
 """
 
 from __future__ import annotations
@@ -9,41 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpu import _log_bessel, backend
+from gpu.array_functions import on_cupy, on_numpy
 
 THREADS_VARIABLE = "SKYSOLVE_THREADS"
-
-
-@dataclass(frozen=True)
-class Function:
-    """How one function is called on each machine."""
-
-    ufunc: np.ufunc
-    family: str  # in log_bessel_kernels.cuh
-    outputs: int = 1
-    scaled: float = 0.0
-    sorted_by_regime: bool = True
-
-
-FUNCTIONS = {
-    "log_iv": Function(_log_bessel.log_iv, "LogI"),
-    "log_ive": Function(_log_bessel.log_ive, "LogI", scaled=1.0),
-    "log_kv": Function(_log_bessel.log_kv, "LogK"),
-    "log_kve": Function(_log_bessel.log_kve, "LogK", scaled=1.0),
-    "log_iv_derivatives": Function(_log_bessel.log_iv_derivatives, "DerivativesI", outputs=5),
-    "log_ive_derivatives": Function(_log_bessel.log_ive_derivatives, "DerivativesI", outputs=5, scaled=1.0),
-    "log_kv_derivatives": Function(_log_bessel.log_kv_derivatives, "DerivativesK", outputs=5),
-    "log_kve_derivatives": Function(_log_bessel.log_kve_derivatives, "DerivativesK", outputs=5, scaled=1.0),
-    "iv_ratio": Function(_log_bessel.iv_ratio, "any_ratio_to_lower_order", sorted_by_regime=False),
-    "ratio_and_complement": Function(_log_bessel.ratio_and_complement, "any_ratio", outputs=2, sorted_by_regime=False),
-    "ratio_inverse": Function(_log_bessel.ratio_inverse, "any_ratio_inverse", sorted_by_regime=False),
-}
 
 
 def log_iv(v: Any, x: Any, /, out: Any = None, *, where: Any = True) -> Any:
@@ -76,9 +48,9 @@ def log_iv(v: Any, x: Any, /, out: Any = None, *, where: Any = True) -> Any:
 
     Notes
     -----
-    The error is at most 5e-16 max(1, abs(log I)) for v <= 1e6 and all x; float32 results are float64 results rounded, so correctly
-    rounded unless those lie within 5e-16 of a tie. Torch tensors are differentiable in both arguments, twice, for x >= 2^-930.
-    Source: docs/log_bessel.md; DLMF 10.25.2, 10.41.3.
+    The error is at most 5e-16 max(1, abs(log I)) for v <= 1e6 and all x. float32 results are float64 results rounded: they are
+    correctly rounded unless the exact value lies within that error of a tie. Torch tensors are differentiable in both
+    arguments, twice, for x >= 2^-930. Source: docs/log_bessel.md; DLMF 10.25.2, 10.41.3.
 
     Examples
     --------
@@ -86,7 +58,7 @@ def log_iv(v: Any, x: Any, /, out: Any = None, *, where: Any = True) -> Any:
     >>> log_iv(1000, 1.0)
     -6605.275...
     """
-    return _call("log_iv", v, x, out, where)
+    return call("log_iv", v, x, out, where)
 
 
 def log_ive(v: Any, x: Any, /, out: Any = None, *, where: Any = True) -> Any:
@@ -94,7 +66,7 @@ def log_ive(v: Any, x: Any, /, out: Any = None, *, where: Any = True) -> Any:
 
     Arguments, result and errors as `log_iv`, whose digits it keeps where log I and x nearly cancel; -inf at x = inf.
     """
-    return _call("log_ive", v, x, out, where)
+    return call("log_ive", v, x, out, where)
 
 
 def log_kv(v: Any, x: Any, /, out: Any = None, *, where: Any = True) -> Any:
@@ -103,7 +75,7 @@ def log_kv(v: Any, x: Any, /, out: Any = None, *, where: Any = True) -> Any:
     Arguments, result and errors as `log_iv`, but for the order, which may be negative: K is even in v. inf at x = 0 and
     at v = inf, -inf at x = inf. Source: DLMF 10.27.4, 10.41.4.
     """
-    return _call("log_kv", v, x, out, where)
+    return call("log_kv", v, x, out, where)
 
 
 def log_kve(v: Any, x: Any, /, out: Any = None, *, where: Any = True) -> Any:
@@ -111,7 +83,7 @@ def log_kve(v: Any, x: Any, /, out: Any = None, *, where: Any = True) -> Any:
 
     Arguments, result and errors as `log_kv`, whose digits it keeps where log K and x nearly cancel.
     """
-    return _call("log_kve", v, x, out, where)
+    return call("log_kve", v, x, out, where)
 
 
 def iv_ratio(v: Any, x: Any, /, out: Any = None, *, where: Any = True) -> Any:
@@ -120,7 +92,7 @@ def iv_ratio(v: Any, x: Any, /, out: Any = None, *, where: Any = True) -> Any:
     Arguments and errors as `log_iv`; `v` is the order of the numerator. The result lies in [0, 1] for v >= 1/2, 0 at x = 0 and
     1 at x = inf. Its relative error is at most 1e-15. Not differentiable by torch.
     """
-    return _call("iv_ratio", v, x, out, where)
+    return call("iv_ratio", v, x, out, where)
 
 
 def set_threads(count: int) -> None:
@@ -150,7 +122,8 @@ def threads(count: int) -> Iterator[None]:
         set_threads(before)
 
 
-def _call(name: str, v: Any, x: Any, out: Any = None, where: Any = True) -> Any:
+def call(name: str, v: Any, x: Any, out: Any = None, where: Any = True) -> Any:
+    """Call one of `array_functions.FUNCTIONS` wherever its arguments are."""
     library = backend.library_of(v=v, x=x, out=out)
     if library == "numpy":
         return on_numpy(name, v, x, out=out, where=where)
@@ -165,84 +138,12 @@ def _call(name: str, v: Any, x: Any, out: Any = None, where: Any = True) -> Any:
     return torch_functions.call(name, v, x)
 
 
-def on_numpy(name: str, v: Any, x: Any, *, out: Any = None, where: Any = True) -> Any:
-    """Call the ufunc; say which argument it refused."""
-    ufunc = FUNCTIONS[name].ufunc
-    try:
-        return ufunc(v, x, where=where) if out is None else ufunc(v, x, out=out, where=where)
-    except (TypeError, ValueError):
-        _check_numpy(name, v, x, out)
-        raise
-
-
-def _check_numpy(name: str, v: Any, x: Any, out: Any) -> None:
-    """Raise the error that names the argument at fault, if one of the usual ones is."""
-    shapes = {}
-    for argument, value in (("v", v), ("x", x)):
-        try:
-            array = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"{argument} of {name} must be a number or a rectangular array; got {value!r}.") from error
-        if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-            raise TypeError(f"{argument} of {name} must be real, float64 at most; got {array.dtype}. Convert it to float64.")
-        shapes[argument] = array.shape
-    try:
-        shape = np.broadcast_shapes(*shapes.values())
-    except ValueError:
-        raise ValueError(f"v and x of {name} must broadcast; got shapes {shapes['v']} and {shapes['x']}.") from None
-    first = out[0] if isinstance(out, tuple) and out else out
-    if isinstance(first, np.ndarray) and first.shape != shape:
-        raise ValueError(f"out of {name} must have shape {shape}; got {first.shape}.")
-    if isinstance(first, np.ndarray) and first.dtype.kind != "f":
-        raise TypeError(f"out of {name} must be of a floating dtype; got {first.dtype}.")
-
-
-def on_cupy(name: str, v: Any, x: Any, *, out: Any = None) -> Any:
-    """Run the CUDA kernel; broadcast and make contiguous first."""
-    function, cp = FUNCTIONS[name], backend.cupy()
-    arrays = {"v": cp.asarray(v), "x": cp.asarray(x)}
-    for argument, array in arrays.items():
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"{argument} of {name} must be real, float64 at most; got {array.dtype}. Convert it to float64.")
-    # A Python number takes the dtype of the array beside it, as in NumPy.
-    strong = [array.dtype for (argument, array), value in zip(arrays.items(), (v, x), strict=True) if not _is_weak(value)]
-    dtype = np.result_type(np.float32 if all(one.itemsize <= 2 or one == np.float32 for one in strong) else np.float64)
-    try:
-        v, x = cp.broadcast_arrays(*(array.astype(dtype, copy=False) for array in arrays.values()))
-    except ValueError:
-        shapes = [array.shape for array in arrays.values()]
-        raise ValueError(f"v and x of {name} must broadcast; got shapes {shapes[0]} and {shapes[1]}.") from None
-    results = backend.run_kernel(
-        function.family,
-        function.outputs,
-        cp.ascontiguousarray(v),
-        cp.ascontiguousarray(x),
-        scaled=function.scaled,
-        sorted_by_regime=function.sorted_by_regime,
-    )
-    if out is not None:
-        if function.outputs > 1 or out.shape != results[0].shape:
-            raise ValueError(f"out of {name} must have shape {results[0].shape}; got {out.shape}.")
-        out[...] = results[0]
-        return out
-    return results[0] if function.outputs == 1 else tuple(results)
-
-
-def _is_weak(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, np.generic)
-
-
 def _threads_at_first(environment: Callable[[str], str | None] = os.environ.get) -> int:
     for variable in (THREADS_VARIABLE, "OMP_NUM_THREADS"):
         text = (environment(variable) or "").partition(",")[0].strip()
         if text.isdigit() and int(text) > 0:
             return min(int(text), 4096)
     return min(len(os.sched_getaffinity(0)), 4096) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def array_of(value: Any) -> npt.NDArray[np.float64]:
-    """A float64 array of a number or an array on the CPU."""
-    return np.asarray(value, dtype=np.float64)
 
 
 set_threads(_threads_at_first())

@@ -5,14 +5,16 @@ Tensors on the CPU share memory with NumPy arrays, tensors on a GPU with CuPy ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.dlpack import from_dlpack
 
 from gpu import backend
-from gpu.log_bessel import FUNCTIONS, on_cupy, on_numpy
+from gpu.array_functions import FUNCTIONS, on_cupy, on_numpy
 
 SECOND = 2  # how often a result may be differentiated
 
@@ -29,11 +31,19 @@ def call(name: str, v: Any, x: Any) -> Any:
     """
     v, x = as_tensors(name, v, x)
     if f"{name}_derivatives" in FUNCTIONS:
-        return LogBessel.apply(name, v, x)
+        return _LogBessel.apply(name, v, x)
     if (v.requires_grad or x.requires_grad) and torch.is_grad_enabled():
         raise TypeError(f"{name} is not differentiable. Detach v and x, or differentiate log_iv.")
     results = evaluate(name, v, x)
     return results[0] if len(results) == 1 else results
+
+
+def mean_resultant_length(
+    slope: Callable[[float, Tensor], Tensor], order: float, concentration: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A = I_{v+1}(kappa)/I_v(kappa) and 1 - A, differentiable once in kappa by `slope`, A' at (order, kappa)."""
+    length, complement = _MeanResultantLength.apply(slope, order, concentration)
+    return length, complement
 
 
 def as_tensors(name: str, v: Any, x: Any) -> tuple[Tensor, Tensor]:
@@ -68,7 +78,7 @@ def evaluate(name: str, v: Tensor, x: Tensor) -> tuple[Tensor, ...]:
     with cp.cuda.Device(v.device.index), cp.cuda.ExternalStream(torch.cuda.current_stream(v.device).cuda_stream):
         results = on_cupy(name, cp.from_dlpack(v), cp.from_dlpack(x))
     results = results if isinstance(results, tuple) else (results,)
-    return tuple(torch.from_dlpack(result) for result in results)
+    return tuple(from_dlpack(result) for result in results)
 
 
 def sum_to(tensor: Tensor, shape: torch.Size) -> Tensor:
@@ -76,8 +86,8 @@ def sum_to(tensor: Tensor, shape: torch.Size) -> Tensor:
     return tensor.sum_to_size(shape)
 
 
-class LogBessel(torch.autograd.Function):
-    """One of the four logs; its gradient is made of `FirstDerivatives`."""
+class _LogBessel(torch.autograd.Function):
+    """One of the four logs; its gradient is made of `_FirstDerivatives`."""
 
     @staticmethod
     def forward(name: str, v: Tensor, x: Tensor) -> Tensor:
@@ -92,25 +102,26 @@ class LogBessel(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
         v, x = ctx.saved_tensors
-        to_v, to_x = FirstDerivatives.apply(ctx.name, v, x)
+        to_v, to_x = _FirstDerivatives.apply(ctx.name, v, x)
         return None, sum_to(gradient * to_v, v.shape), sum_to(gradient * to_x, x.shape)
 
     @staticmethod
     def jvp(ctx: Any, _: None, v_tangent: Tensor | None, x_tangent: Tensor | None) -> Tensor:
-        slopes = FirstDerivatives.apply(ctx.name, *ctx.saved_tensors)
+        slopes = _FirstDerivatives.apply(ctx.name, *ctx.saved_tensors)
         return _add_up(slopes, (v_tangent, x_tangent))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[None, int | None, int | None], name: str, v: Tensor, x: Tensor) -> tuple[Tensor, int]:
-        return LogBessel.apply(name, *_batch_first(in_dims[1:], v, x)), 0
+        return _LogBessel.apply(name, *_batch_first(in_dims[1:], v, x)), 0
 
 
-class FirstDerivatives(torch.autograd.Function):
+class _FirstDerivatives(torch.autograd.Function):
     """d/dv and d/dx of one of the four logs; differentiable once."""
 
     @staticmethod
     def forward(name: str, v: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        return evaluate(f"{name}_derivatives", v, x)[:2]
+        to_v, to_x = evaluate(f"{name}_derivatives", v, x)[:2]
+        return to_v, to_x
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[str, Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
@@ -121,13 +132,13 @@ class FirstDerivatives(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, v_gradient: Tensor, x_gradient: Tensor) -> tuple[None, Tensor, Tensor]:
         v, x = ctx.saved_tensors
-        vv, vx, xx = SecondDerivatives.apply(ctx.name, v, x)
+        vv, vx, xx = _SecondDerivatives.apply(ctx.name, v, x)
         to_v, to_x = v_gradient * vv + x_gradient * vx, v_gradient * vx + x_gradient * xx
         return None, sum_to(to_v, v.shape), sum_to(to_x, x.shape)
 
     @staticmethod
     def jvp(ctx: Any, _: None, v_tangent: Tensor | None, x_tangent: Tensor | None) -> tuple[Tensor, Tensor]:
-        vv, vx, xx = SecondDerivatives.apply(ctx.name, *ctx.saved_tensors)
+        vv, vx, xx = _SecondDerivatives.apply(ctx.name, *ctx.saved_tensors)
         tangents = (v_tangent, x_tangent)
         return _add_up((vv, vx), tangents), _add_up((vx, xx), tangents)
 
@@ -135,15 +146,16 @@ class FirstDerivatives(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: tuple[None, int | None, int | None], name: str, v: Tensor, x: Tensor
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-        return FirstDerivatives.apply(name, *_batch_first(in_dims[1:], v, x)), (0, 0)
+        return _FirstDerivatives.apply(name, *_batch_first(in_dims[1:], v, x)), (0, 0)
 
 
-class SecondDerivatives(torch.autograd.Function):
+class _SecondDerivatives(torch.autograd.Function):
     """d2/dv2, d2/dvdx, d2/dx2 of one of the four logs; refuses to be differentiated."""
 
     @staticmethod
     def forward(name: str, v: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return evaluate(f"{name}_derivatives", v, x)[2:]
+        vv, vx, xx = evaluate(f"{name}_derivatives", v, x)[2:]
+        return vv, vx, xx
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[str, Tensor, Tensor], output: tuple[Tensor, ...]) -> None:
@@ -158,28 +170,28 @@ class SecondDerivatives(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: tuple[None, int | None, int | None], name: str, v: Tensor, x: Tensor
     ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[int, int, int]]:
-        return SecondDerivatives.apply(name, *_batch_first(in_dims[1:], v, x)), (0, 0, 0)
+        return _SecondDerivatives.apply(name, *_batch_first(in_dims[1:], v, x)), (0, 0, 0)
 
 
-class MeanResultantLength(torch.autograd.Function):
+class _MeanResultantLength(torch.autograd.Function):
     """A = I_{v+1}(kappa)/I_v(kappa) and 1 - A; differentiable once in kappa."""
 
     @staticmethod
-    def forward(order: float, concentration: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(slope: Callable[[float, Tensor], Tensor], order: float, concentration: Tensor) -> tuple[Tensor, Tensor]:
         length, complement = evaluate("ratio_and_complement", torch.full_like(concentration, order), concentration)
         return length, complement
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[float, Tensor], output: tuple[Tensor, Tensor]) -> None:
-        ctx.order, concentration = inputs
+    def setup_context(
+        ctx: Any, inputs: tuple[Callable[[float, Tensor], Tensor], float, Tensor], output: tuple[Tensor, Tensor]
+    ) -> None:
+        ctx.slope, ctx.order, concentration = inputs
         ctx.save_for_backward(concentration)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, to_length: Tensor, to_complement: Tensor) -> tuple[None, Tensor]:
-        from gpu.von_mises_fisher import ratio_slope
-
-        return None, (to_length - to_complement) * ratio_slope(ctx.order, ctx.saved_tensors[0])
+    def backward(ctx: Any, to_length: Tensor, to_complement: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, (to_length - to_complement) * ctx.slope(ctx.order, ctx.saved_tensors[0])
 
 
 def _add_up(slopes: tuple[Tensor, Tensor], tangents: tuple[Tensor | None, Tensor | None]) -> Tensor:

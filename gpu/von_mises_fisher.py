@@ -1,8 +1,8 @@
 """The von Mises-Fisher distribution on the unit sphere, in any dimension that fits into memory.
 
-Density exp(log C + kappa mu.x), log C = v log kappa - (p/2) log 2 pi - log I_v(kappa), v = p/2 - 1 (Mardia & Jupp, Directional
-Statistics, 2000, section 9.3). Everything is computed from log I_v(kappa) - kappa and 1 - A, A = I_{v+1}/I_v, so that nothing cancels
-at high concentrations.
+Density exp(log C + kappa mu.x), log C = v log kappa - (p/2) log 2 pi - log I_v(kappa), v = p/2 - 1 (Mardia & Jupp,
+Directional Statistics, 2000, section 9.3). Everything is computed from log I_v(kappa) - kappa and 1 - A, A = I_{v+1}/I_v, so
+that nothing cancels at high concentrations.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from gpu import backend
-from gpu.log_bessel import _call, log_ive
+from gpu.log_bessel import call, log_ive
 
 LOG_2PI = math.log(2 * math.pi)
 UNIT_TOLERANCE = 1e-3  # far above what float16 features lose, far below what features that were never normalised miss
@@ -280,7 +280,7 @@ def concentration_of(dimension: Any, mean_resultant_length: Any) -> Any:
     array or scalar
         Relative error at most 1e-13 for p to a million and R in [1e-6, 1 - 1e-9]; 0 for R = 0, inf for R = 1, nan outside.
     """
-    return _call("ratio_inverse", dimension / 2 - 1, mean_resultant_length)
+    return call("ratio_inverse", dimension / 2 - 1, mean_resultant_length)
 
 
 def ratio_and_complement(order: float, concentration: Any) -> tuple[Any, Any]:
@@ -288,8 +288,8 @@ def ratio_and_complement(order: float, concentration: Any) -> tuple[Any, Any]:
     if backend.library_of(concentration=concentration) == "torch":
         from gpu import torch_functions
 
-        return torch_functions.MeanResultantLength.apply(order, concentration)
-    a, complement = _call("ratio_and_complement", order, concentration)
+        return torch_functions.mean_resultant_length(ratio_slope, order, concentration)
+    a, complement = call("ratio_and_complement", order, concentration)
     return a, complement
 
 
@@ -300,10 +300,10 @@ def ratio_slope(order: float, concentration: Any) -> Any:
     """
     library = backend.library_of(concentration=concentration)
     xp = backend.namespace(library)
-    a, complement = _call("ratio_and_complement", order, concentration)
+    a, complement = call("ratio_and_complement", order, concentration)
     kappa = xp.where(concentration > 0, concentration, 1)
     riccati = complement * (1 + a) - (2 * order + 1) * a / kappa
-    curved = _call("log_ive_derivatives", order, kappa)[4] + order / kappa**2
+    curved = call("log_ive_derivatives", order, kappa)[4] + order / kappa**2
     slope = xp.where(concentration < 2 * order + 2, riccati, curved)
     return xp.where(concentration > 0, slope, 1 / (2 * order + 2))
 
@@ -314,7 +314,9 @@ def _check_unit(name: str, x: Any) -> None:
     norms = (wide * wide).sum(-1)
     if not bool((abs(norms - 1) < UNIT_TOLERANCE).all()):
         worst = float(norms.reshape(-1)[int(abs(norms - 1).reshape(-1).argmax())]) ** 0.5
-        raise ValueError(f"{name} must be unit vectors along the last axis; got one of length {worst:.6g}. Divide by the length.")
+        raise ValueError(
+            f"{name} must be unit vectors along the last axis; got one of length {worst:.6g}. Divide by the length."
+        )
 
 
 def _reflect(xp: Any, x: Any, mean: Any) -> Any:

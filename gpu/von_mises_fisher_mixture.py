@@ -1,7 +1,7 @@
 """Mixtures of von Mises-Fisher distributions: clustering by direction, as a scikit-learn estimator.
 
-Expectation maximisation of Banerjee, Dhillon, Ghosh and Sra (2005, JMLR 6, 1345), with the concentration of each M step solved to
-rounding error. Features may be NumPy, CuPy or torch; fitted attributes are of the same library.
+Expectation maximisation of Banerjee, Dhillon, Ghosh and Sra (2005, JMLR 6, 1345), with the concentration of each M step
+solved to rounding error. Features may be NumPy, CuPy or torch; fitted attributes are of the same library.
 """
 
 from __future__ import annotations
@@ -157,7 +157,9 @@ class VonMisesFisherMixture(ClusterMixin, DensityMixin, BaseEstimator):
         self.lower_bound_, self.n_iter_, self.converged_ = best.lower_bound, best.steps, best.converged
         if not self.converged_ and self.max_iter > 1:
             warnings.warn(
-                f"no start converged in max_iter={self.max_iter} steps. Raise max_iter or tol.", ConvergenceWarning, stacklevel=2
+                f"no start converged in max_iter={self.max_iter} steps. Raise max_iter or tol.",
+                ConvergenceWarning,
+                stacklevel=2,
             )
         self.labels_ = backend.namespace_of(features).argmax(self._joint(features), 1)
         return self
@@ -275,7 +277,7 @@ class VonMisesFisherMixture(ClusterMixin, DensityMixin, BaseEstimator):
         return run
 
     def _start(self, features: Any, random: np.random.RandomState) -> Any:
-        """Centres by k-means++ (Arthur & Vassilvitskii 2007): each drawn in proportion to its squared distance to the others."""
+        """Centres by k-means++ (Arthur & Vassilvitskii 2007): drawn in proportion to the squared distance to the others."""
         xp, count = backend.namespace_of(features), features.shape[0]
         chosen = [int(random.randint(count))]
         gap = 1 - features @ features[chosen[0]]  # half the squared distance

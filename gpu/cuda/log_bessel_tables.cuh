@@ -336,7 +336,7 @@ TABLE int K_12_24_LENGTHS[9] = {
     10, 15, 18, 20, 21, 22, 23, 23, 23,
 };
 
-// log(pi u / sin(pi u)) in u^2
+// log(pi u / sin(pi u)) in u^2.
 TABLE double LOG_REFLECTION[15] = {
     0x1.fdb4eab1797ffp-44, 0x1.ddd660465200fp-41, 0x1.a6c0a91182953p-38, 0x1.93ac4bb8bceb4p-35, 0x1.854108970add7p-32,
     0x1.7a705ae1c38c7p-29, 0x1.7484da7f9a7ecp-26, 0x1.7487146dd649bp-23, 0x1.7c53fbb3240a1p-20, 0x1.8f878de2e0f2fp-17,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gpu import backend
-from gpu.log_bessel import FUNCTIONS, on_numpy
+from gpu.array_functions import FUNCTIONS, on_numpy
 from tests.helpers.cuda_source import cubin, emulate, entries, nvrtc, run_emulated
 
 SINGLE = ("log_iv", "log_kve", "iv_ratio")

@@ -14,7 +14,7 @@ import scipy.special
 
 import gpu
 from gpu import _log_bessel, get_threads, iv_ratio, log_iv, log_ive, log_kv, log_kve, set_threads, threads
-from gpu.log_bessel import FUNCTIONS, on_numpy
+from gpu.array_functions import FUNCTIONS, on_numpy
 from tests.golden.gpu.make_log_bessel import KINDS
 from tests.helpers.bessel_reference import by_expansion, error, reference, split, two_routes
 
@@ -63,7 +63,9 @@ def test_fresh_sample(instruction_set):
     rng = np.random.default_rng(seed)
     v, x = 10 ** rng.uniform(-3, 6, 1500), 10 ** rng.uniform(-6, 6, 1500)
     v[:700], x[:700] = rng.uniform(0, 30, 700), rng.uniform(0, 30, 700)
-    want = np.array([[*split(p.log_i), *split(p.log_k)] for p in (reference(float(a), float(b)) for a, b in zip(v, x, strict=True))])
+    want = np.array(
+        [[*split(p.log_i), *split(p.log_k)] for p in (reference(float(a), float(b)) for a, b in zip(v, x, strict=True))]
+    )
     for k, function in enumerate((log_iv, log_kv)):
         errors = error(function(v, x), want[:, 2 * k], want[:, 2 * k + 1])
         assert errors.max() <= BOUND, f"seed {seed}: {errors.max():.2e} at v={v[errors.argmax()]!r}, x={x[errors.argmax()]!r}"
@@ -80,7 +82,17 @@ def test_scaled_logs_keep_their_digits_where_log_and_x_cancel(function, k, sign,
 
 @pytest.mark.parametrize(
     ("v", "x"),
-    [(1e15, 1e15), (1e15, 1e-300), (1e15, 1.0), (0.0, 1e10), (1e12, 1.7e12), (1e9, 3e10), (1e6, 1e-300), (100.0, 1e-320), (3e9, 1e3)],
+    [
+        (1e15, 1e15),
+        (1e15, 1e-300),
+        (1e15, 1.0),
+        (0.0, 1e10),
+        (1e12, 1.7e12),
+        (1e9, 3e10),
+        (1e6, 1e-300),
+        (100.0, 1e-320),
+        (3e9, 1e3),
+    ],
 )
 def test_remote_arguments(v, x):
     pair = by_expansion(v, x)
@@ -202,7 +214,11 @@ def central_differences(v: float, x: float, k: int) -> list[float]:
 
     middle = at(0, 0)
     dv, dx = at(1, 0) - at(-1, 0), at(0, 1) - at(0, -1)
-    second = [at(1, 0) - 2 * middle + at(-1, 0), (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4, at(0, 1) - 2 * middle + at(0, -1)]
+    second = [
+        at(1, 0) - 2 * middle + at(-1, 0),
+        (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4,
+        at(0, 1) - 2 * middle + at(0, -1),
+    ]
     return [float((dv / (2 * h)).mid()), float((dx / (2 * h)).mid()), *(float((d / h**2).mid()) for d in second)]
 
 

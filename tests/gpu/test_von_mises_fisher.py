@@ -224,7 +224,9 @@ def test_fits_stream_over_stores(tmp_path):
 
 def test_single_precision_features_are_summed_in_double():
     x = VonMisesFisher(np.eye(16)[0], 30.0).sample(3000, rng=0)
-    assert VonMisesFisher.fit(x.astype(np.float32)).concentration == pytest.approx(VonMisesFisher.fit(x).concentration, rel=1e-6)
+    assert VonMisesFisher.fit(x.astype(np.float32)).concentration == pytest.approx(
+        VonMisesFisher.fit(x).concentration, rel=1e-6
+    )
 
 
 def test_a_zero_mean_gives_the_uniform_distribution():

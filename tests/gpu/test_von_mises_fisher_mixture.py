@@ -87,9 +87,8 @@ def test_criteria_choose_the_true_number(drawn):
 def test_posteriors_are_densities_by_bayes(drawn):
     x, _ = drawn
     mixture = VonMisesFisherMixture(3, random_state=0).fit(x)
-    joint = np.stack(
-        [VonMisesFisher(m, k).log_prob(x) + np.log(w) for m, k, w in zip(mixture.means_, mixture.concentrations_, mixture.weights_, strict=True)], 1
-    )  # fmt: skip
+    parameters = zip(mixture.means_, mixture.concentrations_, np.log(mixture.weights_), strict=True)
+    joint = np.stack([VonMisesFisher(mean, kappa).log_prob(x) + log_weight for mean, kappa, log_weight in parameters], 1)
     evidence = np.logaddexp.reduce(joint, 1)
     np.testing.assert_allclose(mixture.score_samples(x), evidence, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(mixture.predict_proba(x), np.exp(joint - evidence[:, None]), atol=1e-9)
@@ -122,7 +121,10 @@ def test_a_component_on_one_direction_is_bounded():
 
 def test_torch_features_give_torch_results(drawn):
     x, _ = drawn
-    mine, theirs = VonMisesFisherMixture(3, random_state=0).fit(torch.tensor(x)), VonMisesFisherMixture(3, random_state=0).fit(x)
+    mine, theirs = (
+        VonMisesFisherMixture(3, random_state=0).fit(torch.tensor(x)),
+        VonMisesFisherMixture(3, random_state=0).fit(x),
+    )
     assert isinstance(mine.labels_, torch.Tensor)
     np.testing.assert_allclose(mine.concentrations_.numpy(), theirs.concentrations_, rtol=1e-9)
     np.testing.assert_array_equal(mine.predict(torch.tensor(x)).numpy(), theirs.predict(x))

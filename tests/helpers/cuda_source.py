@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gpu.array_functions import FUNCTIONS
 from gpu.backend import COMPILER_OPTIONS, CUDA_SOURCES, THREADS, TILE, kernel_source
-from gpu.log_bessel import FUNCTIONS
 
 HEADER = Path(__file__).parents[1] / "gpu" / "thread_block.h"
 
@@ -74,12 +74,12 @@ def cubin(library: ctypes.CDLL, source: str, architecture: str) -> bytes:
 
 def emulate(folder: Path, *single: str) -> ctypes.CDLL:
     """Compile the kernels of `entries` for the CPU, each behind `run_<entry>(v, x, out, n, scaled)`."""
-    lines = [f'#include "{HEADER}"']
+    lines = ["#include <cstdint>", f'#include "{HEADER}"']
     for entry, source in entries(*single).items():
         element = "double" if entry.endswith("64") else "float"
         lines += [
             source,
-            f'extern "C" void run_{entry}(const {element}* v, const {element}* x, {element}* out, long long n, double scaled) {{',
+            f'extern "C" void run_{entry}(const {element}* v, const {element}* x, {element}* out, int64_t n, double scaled) {{',
             f"  thread_block::launch((n + {TILE - 1}) / {TILE}, {THREADS}, {entry}, v, x, out, n, scaled);",
             "}",
         ]
