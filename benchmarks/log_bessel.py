@@ -2,14 +2,16 @@
 
     python -m benchmarks.log_bessel
 
-Values per second of one core, the best of several turns in which all libraries take part one after another, so that whatever
-else the machine does falls on all. Peers (benchmarks/log_bessel_peers.py) are called as their users would. SciPy looks fast where it
-returns 0 or inf early: each region says at which share of points its answer is finite. Writes `benchmarks/results/log_bessel.json`.
+Values per second of processor time, over all threads of a library, so that work elsewhere on the machine is not counted; the
+best of several turns in which all libraries take part one after another. Peers (benchmarks/log_bessel_peers.py) are called as
+their users would. SciPy looks fast where it returns 0 or inf early: each region says at which share of points its answer is
+finite. Writes `benchmarks/results/log_bessel.json`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable
@@ -72,14 +74,14 @@ def regions(rng: np.random.Generator, count: int) -> dict[str, tuple[np.ndarray,
 
 
 def best_rates(functions: dict[str, tuple[Function, int]], v: np.ndarray, x: np.ndarray, turns: int) -> dict[str, float]:
-    """Million values per second of this thread, best of some turns in which each function has one."""
+    """Million values per second of processor time, best of some turns in which each function has one."""
     best = dict.fromkeys(functions, np.inf)
     for _ in range(turns):
         for name, (function, count) in functions.items():
             a, b = v[:count].copy(), x[:count].copy()
-            started = time.perf_counter()
+            started = time.process_time()
             function(a, b)
-            best[name] = min(best[name], (time.perf_counter() - started) / a.size)
+            best[name] = min(best[name], (time.process_time() - started) / a.size)
     return {name: 1e-6 / seconds for name, seconds in best.items()}
 
 
@@ -124,19 +126,25 @@ def instruction_sets() -> dict[str, dict[str, float]]:
 
 
 def two_threads() -> dict[str, float]:
-    """Time of one thread over that of two on two million values, turn by turn."""
+    """Time of one thread over that of two on two million values, turn by turn; and the processor time of both, which says
+    what two threads cost where other work holds the second core.
+    """
     rng = np.random.default_rng(2)
     v, x, out = rng.uniform(0, 1000, 2_000_000), rng.uniform(220, 1000, 2_000_000), np.empty(2_000_000)
-    seconds: dict[int, list[float]] = {1: [], 2: []}
+    wall: dict[int, list[float]] = {1: [], 2: []}
+    processor: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(9):
-        for count, times in seconds.items():
+        for count in wall:
             with threads(count):
-                started = time.perf_counter()
+                started = time.perf_counter(), time.process_time()
                 log_iv(v, x, out=out)
-                times.append(time.perf_counter() - started)
+                wall[count].append(time.perf_counter() - started[0])
+                processor[count].append(time.process_time() - started[1])
     return {
-        "ratio_of_minima": round(min(seconds[1]) / min(seconds[2]), 2),
-        "ratio_of_medians": round(float(np.median(seconds[1]) / np.median(seconds[2])), 2),
+        "ratio_of_minima": round(min(wall[1]) / min(wall[2]), 2),
+        "ratio_of_medians": round(float(np.median(wall[1]) / np.median(wall[2])), 2),
+        "processor_time_of_two_over_one": round(min(processor[2]) / min(processor[1]), 3),
+        "load_average": round(os.getloadavg()[0], 1),
     }
 
 

@@ -1,5 +1,5 @@
-"""What log I_v(x), log K_v(x) and concentrations are compared with: SciPy, mpmath, TensorFlow Probability, logbesselk, our own reading
-of the published algorithm, and the estimators that movMF collects. Libraries that are not installed are left out and named.
+"""What log I_v(x), log K_v(x) and concentrations are compared with: SciPy, mpmath, TensorFlow Probability, logbesselk, our own
+reading of the published algorithm, and the estimators that movMF collects. What is not installed is left out and named.
 """
 
 from __future__ import annotations

@@ -21,7 +21,9 @@ BITS = 160
 HEADER = Path(__file__).with_name("log_bessel_tables.cuh")
 ctx.prec = BITS
 PI = arb.pi()
-DROPPED = 1e-17  # Chebyshev coefficients below this are left out; all polynomials stand for functions of size 2 at most
+# Chebyshev coefficients below this are left out. Functions have size 2 at most; remainders, 0.01, so that their own rounding
+# is nothing.
+DROPPED, DROPPED_OF_REMAINDER = 1e-17, 3e-17
 TERMS = 16  # of the uniform expansion, enough from r = 24
 
 Function1 = Callable[[arb], arb]
@@ -105,14 +107,16 @@ def fit(f: Function1, low: float, high: float, count: int, *, own_variable: bool
     return [float(c.mid()) for c in powers]
 
 
-def fit2(f: Function2, a: tuple[float, float], b: tuple[float, float], counts: tuple[int, int]) -> list[list[float]]:
+def fit2(
+    f: Function2, a: tuple[float, float], b: tuple[float, float], counts: tuple[int, int], *, dropped: float = DROPPED
+) -> list[list[float]]:
     """Polynomial in the affine variables of two intervals: a row for each power of the first, lowest first."""
     m, n = counts
     onto_a, onto_b = affine(*a), affine(*b)
     values = arb_mat([[f(onto_a(s), onto_b(t)) for t in chebyshev_points(n)] for s in chebyshev_points(m)])
     table = chebyshev_matrix(m) * values * chebyshev_matrix(n).transpose()
     size = [[abs(float(table[i, j].mid())) for j in range(n)] for i in range(m)]
-    lengths = [max((j + 1 for j in range(n) if size[i][j] > DROPPED), default=0) for i in range(m)]
+    lengths = [max((j + 1 for j in range(n) if size[i][j] > dropped), default=0) for i in range(m)]
     rows = max(i + 1 for i in range(m) if lengths[i])
     if rows > m - 2 or max(lengths) > n - 1:
         raise ArithmeticError(f"{counts} Chebyshev points are too few on {a} x {b}.")
@@ -266,10 +270,26 @@ def header() -> str:
         ),
         declare_polynomial("SINH", [1 / math.factorial(2 * k + 1) for k in range(7)], "sinh(z)/z in z^2 <= 1/4"),
         declare_polynomial("STIRLING", fit(shifted_stirling, 1 / 9, 1, 34), shifted_stirling.__doc__ or ""),
-        declare_rows("I_8_12", fit2(remainder_i, (1 / 12, 1 / 8), (0, 1), (18, 30)), "log I remainder in 1/r, v/r"),
-        declare_rows("I_12_24", fit2(remainder_i, (1 / 24, 1 / 12), (0, 1), (18, 30)), "log I remainder in 1/r, v/r"),
-        declare_rows("K_8_12", fit2(remainder_k, (1 / 12, 1 / 8), (0, 1), (16, 44)), "log K remainder in 1/r, (v/r)^2"),
-        declare_rows("K_12_24", fit2(remainder_k, (1 / 24, 1 / 12), (0, 1), (16, 34)), "log K remainder in 1/r, (v/r)^2"),
+        declare_rows(
+            "I_8_12",
+            fit2(remainder_i, (1 / 12, 1 / 8), (0, 1), (18, 30), dropped=DROPPED_OF_REMAINDER),
+            "log I remainder in 1/r, v/r",
+        ),
+        declare_rows(
+            "I_12_24",
+            fit2(remainder_i, (1 / 24, 1 / 12), (0, 1), (18, 30), dropped=DROPPED_OF_REMAINDER),
+            "log I remainder in 1/r, v/r",
+        ),
+        declare_rows(
+            "K_8_12",
+            fit2(remainder_k, (1 / 12, 1 / 8), (0, 1), (16, 44), dropped=DROPPED_OF_REMAINDER),
+            "log K remainder in 1/r, (v/r)^2",
+        ),
+        declare_rows(
+            "K_12_24",
+            fit2(remainder_k, (1 / 24, 1 / 12), (0, 1), (16, 34), dropped=DROPPED_OF_REMAINDER),
+            "log K remainder in 1/r, (v/r)^2",
+        ),
         declare_polynomial("LOG_REFLECTION", fit(log_reflection, 0, 0.25, 28), log_reflection.__doc__ or ""),
     ]
     for k, name in enumerate(("TEMME_D", "TEMME_E", "TEMME_D_Q", "TEMME_E_Q")):
