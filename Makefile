@@ -1,5 +1,5 @@
 # Two commands for a newcomer: `make forecast` and `make test`. Each sets itself up first, in .venv, and again only when
-# what it depends on changed: pyproject.toml, constraints.txt, or the sources of the compiled kernels.
+# pyproject.toml, constraints.txt or the kernels changed.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
@@ -22,7 +22,7 @@ help:
 	make forecast   sample of real ERA5 -> analysis store -> 10-day cascade forecasts -> scores, scorecard, maps
 	make test       style, types, import rules and the test suite
 
-	Both work from a bare machine with Python 3.11 or newer (python3-venv, python3-dev) and g++.
+	Both work from a bare machine with Python 3.11 or newer (python3-venv) and a C++ compiler.
 	Settings: PYTHON=python3.12 chooses the interpreter, OUT=folder where `make forecast` writes.
 	EOF
 
@@ -62,7 +62,7 @@ $(VENV)/.ready-to-forecast $(VENV)/.ready-to-test: $(NEEDS)
 	[ -n "$$python" ] || stop "Python 3.11 or newer is missing. Install it (sudo apt-get install python3 python3-venv) or set PYTHON=."
 	command -v "$${CXX:-c++}" >/dev/null || command -v g++ >/dev/null \
 	    || stop "a C++ compiler is missing. Install it: sudo apt-get install g++"
-	"$$python" -c 'import pathlib, sys, sysconfig; sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' \
+	"$$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
 	    || stop "Python's headers are missing. Install them: sudo apt-get install python3-dev"
 	if ! "$(PY)" -c '' 2>/dev/null; then
 	    "$$python" -c 'import ensurepip, venv' 2>/dev/null \

@@ -1,7 +1,7 @@
 """Compile the CPU kernels of `gpu` while the package is built; hatchling calls it for wheels and editable installs alike.
 
-A family of kernels is one line in FAMILIES: gpu/cpu/<name>_module.cpp, its Python module `gpu._<name>`, and
-gpu/cpu/<name>_kernels.cpp, which is compiled once for each instruction set.
+A family of kernels is one line in FAMILIES. gpu/cpu/<name>_kernels.cpp is compiled once for each instruction set; with
+gpu/cpu/<name>_module.cpp beside it the result is the Python module `gpu._<name>`, without it a library for ctypes.
 """
 
 from __future__ import annotations
@@ -13,28 +13,34 @@ import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-FAMILIES = ("log_bessel",)
 
-# No contraction: the compensated sums are written as they must be rounded (gpu/cuda/double_double.cuh).
-FLAGS = [
-    "-std=gnu++17",
-    "-O3",
-    "-fPIC",
-    "-ffp-contract=off",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-fvisibility=hidden",
-    "-w",
-]
+class Family(NamedTuple):
+    """Kernels that are compiled together, and their flags."""
+
+    name: str
+    flags: tuple[str, ...]
+    is_module: bool = True
+
+    def file_name(self) -> str:
+        """What it is linked to, in gpu/."""
+        return f"_{self.name}{sysconfig.get_config_var('EXT_SUFFIX') if self.is_module else '.so'}"
+
+
+FAMILIES = (
+    # No contraction: the compensated sums are written as they must be rounded (gpu/cuda/double_double.cuh).
+    Family("log_bessel", ("-ffp-contract=off", "-pthread")),
+    Family("spherical_depthwise", ("-ffp-contract=fast", "-fopenmp"), is_module=False),
+)
+FLAGS = ["-std=gnu++17", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-w"]
 X86 = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512dq"]}
 
 
 class KernelBuildHook(BuildHookInterface):
-    """Adds `gpu/_<family>.so` to what is built."""
+    """Adds the compiled families to what is built."""
 
     PLUGIN_NAME = "custom"
 
@@ -46,10 +52,10 @@ class KernelBuildHook(BuildHookInterface):
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
         for family in FAMILIES:
-            extension = build(Path(self.root) / "gpu", family, compiler, include)
-            relative = str(extension.relative_to(self.root))
+            linked = build(Path(self.root) / "gpu", family, compiler, include)
+            relative = str(linked.relative_to(self.root))
             build_data["artifacts"].append(relative)
-            build_data["force_include"][str(extension)] = relative
+            build_data["force_include"][str(linked)] = relative
 
 
 def stop(message: str) -> None:
@@ -61,7 +67,7 @@ def find_compiler() -> list[str]:
     """CXX if it is set, c++, g++ or clang++ if not."""
     wanted = shlex.split(os.environ.get("CXX", "")) or [next(filter(shutil.which, ("c++", "g++", "clang++")), "")]
     if not wanted[0] or not shutil.which(wanted[0]):
-        stop("a C++17 compiler is missing: the kernels are compiled on installing. Install one: sudo apt-get install g++")
+        stop("a C++17 compiler is missing, the kernels are compiled on installing. Install it: sudo apt-get install g++")
     return wanted
 
 
@@ -71,29 +77,33 @@ def find_headers() -> list[str]:
 
     python = sysconfig.get_path("include")
     if not (Path(python) / "Python.h").exists():
-        stop("Python's headers are missing: the kernels are compiled on installing. Install: sudo apt-get install python3-dev")
+        stop(
+            "Python's headers are missing, the kernels are compiled on installing. Install them: "
+            "sudo apt-get install python3-dev"
+        )
     return [f"-I{python}", f"-I{np.get_include()}"]
 
 
-def build(gpu: Path, family: str, compiler: list[str], include: list[str]) -> Path:
-    """Compile and link one family; return the extension module."""
+def build(gpu: Path, family: Family, compiler: list[str], include: list[str]) -> Path:
+    """Compile and link one family; return what was linked."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    objects_folder = gpu.parent / "build" / "kernels" / family
-    objects_folder.mkdir(parents=True, exist_ok=True)
-    module = objects_folder / "module.o"
-    commands = [[str(gpu / "cpu" / f"{family}_module.cpp"), *include, *(["-DSKYSOLVE_X86"] if x86 else []), "-o", str(module)]]
-    objects = [module]
+    folder = gpu.parent / "build" / "kernels" / family.name
+    folder.mkdir(parents=True, exist_ok=True)
+    compile_flags = [*FLAGS, *family.flags, "-c"]
+    objects = []
+    if family.is_module:
+        objects.append(folder / "module.o")
+        module = [str(gpu / "cpu" / f"{family.name}_module.cpp"), *include, *(["-DSKYSOLVE_X86"] if x86 else [])]
+        run([*compiler, *compile_flags, *module, "-o", str(objects[-1])])
     for name, flags in {"portable": [], **(X86 if x86 else {})}.items():
-        objects.append(objects_folder / f"{name}.o")
-        source = str(gpu / "cpu" / f"{family}_kernels.cpp")
-        commands.append([source, *flags, f"-DSKYSOLVE_NAMESPACE=skysolve_{name}", "-o", str(objects[-1])])
-    for command in commands:
-        run([*compiler, *FLAGS, "-c", *command])
-    extension = gpu / f"_{family}{sysconfig.get_config_var('EXT_SUFFIX')}"
-    partial = extension.with_suffix(".partial")  # a running process keeps the file that it loaded
-    run([*compiler, "-shared", "-pthread", *map(str, objects), "-o", str(partial)])
-    partial.replace(extension)
-    return extension
+        objects.append(folder / f"{name}.o")
+        kernels = [str(gpu / "cpu" / f"{family.name}_kernels.cpp"), *flags, f"-DSKYSOLVE_NAMESPACE=skysolve_{name}"]
+        run([*compiler, *compile_flags, *kernels, "-o", str(objects[-1])])
+    linked = gpu / family.file_name()
+    partial = linked.with_suffix(".partial")  # a running process keeps the file that it loaded
+    run([*compiler, "-shared", *family.flags, *map(str, objects), "-o", str(partial)])
+    partial.replace(linked)
+    return linked
 
 
 def run(command: list[str]) -> None:

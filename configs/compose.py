@@ -183,7 +183,7 @@ def _as_override(argument: str, config_class: type[Any], lists: Sequence[str]) -
     key, equals, value = argument.partition("=")
     field, dot, item = key.partition(".")
     if equals and dot and field in _dict_fields(config_class):
-        return f"++{field}={{{item}:{_quoted(value)}}}"
+        return f"++{argument}" if "." in item else f"++{field}={{{item}:{_quoted(value)}}}"
     if not equals or key not in lists or value[:1] in ("[", "'", '"', "") or value == "null":
         return argument
     return f"{key}=[{','.join(_quoted(part) for part in value.split(','))}]"

@@ -24,6 +24,7 @@ import zarr
 from jaxtyping import Bool, Float32
 from numpy.typing import NDArray
 
+from data_pipelines.errors import first_line
 from data_pipelines.locations import zarr_store
 from data_pipelines.store import StoreError, open_analysis
 from data_pipelines.variables import Channel, channels_of
@@ -120,7 +121,7 @@ class DatasetReader:
             try:
                 block = piece.compute(scheduler="synchronous").values  # the calling thread is the unit of work
             except (OSError, ValueError, RuntimeError, KeyError) as error:
-                raise _unreadable(part.name, piece["time"].values[0], _first_line(error)) from error
+                raise _unreadable(part.name, piece["time"].values[0], first_line(error)) from error
             _put(part, block, out)
         missing = np.zeros(out.shape[1], dtype=bool)
         if look:
@@ -133,10 +134,6 @@ def _steps_per_chunk(field: xr.DataArray) -> int:
         return int(max(field.chunks[field.get_axis_num("time")]))
     stored = field.encoding.get("chunks")
     return int(stored[0]) if stored is not None and len(stored) == field.ndim else 1
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class StoreReader:
@@ -162,7 +159,7 @@ class StoreReader:
             try:
                 block = self.arrays[part.name][steps.start : steps.stop : steps.step]
             except (OSError, ValueError, RuntimeError, KeyError) as error:
-                raise _unreadable(part.name, self.time[steps[0]], _first_line(error)) from error
+                raise _unreadable(part.name, self.time[steps[0]], first_line(error)) from error
             _put(part, block, out)
             if look:
                 missing[part.slots] = has_missing(out[:, part.slots]).any(axis=0)
@@ -201,7 +198,7 @@ class PlainChunks:
                     missing[slots] = True
             return
         except OSError as error:
-            raise _unreadable(self.name, time, _first_line(error)) from error
+            raise _unreadable(self.name, time, first_line(error)) from error
         try:
             for slots, level in self.pieces:
                 target = out[slots]

@@ -25,6 +25,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from data_pipelines.errors import first_line
 from data_pipelines.locations import is_url, zarr_store
 from data_pipelines.variables import VARIABLES, canonical_order
 
@@ -218,7 +219,7 @@ def open_analysis(path: str | Path, chunks: Any = None) -> xr.Dataset:
             warnings.simplefilter("ignore")
             dataset = xr.open_zarr(zarr_store(path), chunks=chunks, decode_timedelta=False)
     except Exception as error:  # object stores raise classes of their own
-        raise StoreError(f"{path} is not a readable Zarr group ({_first_line(error)}). Build a store with: {BUILD}") from error
+        raise StoreError(f"{path} is not a readable Zarr group ({first_line(error)}). Build a store with: {BUILD}") from error
     if INCOMPLETE in dataset.attrs:
         raise StoreError(f"{path} is unfinished: {dataset.attrs[INCOMPLETE]}. Run the command that was building it again.")
     try:
@@ -376,7 +377,7 @@ class writing:
             return
         if is_url(self.path) and isinstance(error, Exception):
             raise StoreError(
-                f"{self.path} cannot be written ({type(error).__name__}: {_first_line(error)}). Check the URL, and the "
+                f"{self.path} cannot be written ({type(error).__name__}: {first_line(error)}). Check the URL, and the "
                 "credentials in the environment."
             ) from error
         if is_disk_full(error):
@@ -450,10 +451,6 @@ def _hours(step: np.timedelta64) -> str:
 def _ends(values: NDArray[Any]) -> str:
     flat = np.asarray(values).ravel()
     return f"{flat[0]} ... {flat[-1]} ({flat.size} values)" if flat.size else "no value"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _global_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -567,7 +564,7 @@ def _open_group(path: str | Path, mode: Any) -> zarr.Group:
             warnings.simplefilter("ignore")
             return zarr.open_group(zarr_store(path, read_only=mode == "r"), mode=mode)
     except Exception as error:  # object stores raise classes of their own
-        raise StoreError(f"there is no store at {path} ({_first_line(error)}). Make one with create_analysis_store.") from error
+        raise StoreError(f"there is no store at {path} ({first_line(error)}). Make one with create_analysis_store.") from error
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
@@ -598,7 +595,7 @@ def _runs(position: NDArray[np.intp]) -> Iterator[tuple[slice, slice]]:
 
 def _unreadable(name: str, field: xr.DataArray, error: Exception) -> str:
     """Find the first time whose field cannot be read."""
-    reason = _first_line(error)
+    reason = first_line(error)
     if "time" not in field.dims:
         return f"{name} cannot be read ({reason}): its chunk is truncated or corrupt. Fetch or build it again."
     for step in range(field.sizes["time"]):
@@ -607,7 +604,7 @@ def _unreadable(name: str, field: xr.DataArray, error: Exception) -> str:
             np.asarray(one.values)
         except Exception as found:  # noqa: BLE001 - decoders and stores raise every kind of exception
             return (
-                f"{name} at {one['time'].values} cannot be read ({_first_line(found)}): the chunk that holds it is "
+                f"{name} at {one['time'].values} cannot be read ({first_line(found)}): the chunk that holds it is "
                 "truncated or corrupt. Fetch or build it again."
             )
     return f"{name} could not be read at first ({reason}), then could: the storage is not reliable. Try again."

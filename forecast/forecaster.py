@@ -28,6 +28,13 @@ class Forecaster(Protocol):
         """
         ...
 
+    def calibrated(self, fields: Tensor, initial: Tensor, initial_time: np.ndarray, lead_hours: int, /) -> Tensor:
+        """Correct the states at a lead time for their readers, given those at the initial times, (batch, channel, lat, lon).
+
+        What is carried on to the next step is the state before; a model without such statistics gives it back.
+        """
+        ...
+
     def inputs_at(self, time: np.ndarray, lead_hours: np.ndarray, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Compute forcings and features for valid times (datetime64, (batch,)) and lead times [h] of the last frame."""
         ...

@@ -34,7 +34,7 @@ from forecast.forecast_store import (
     writing_to,
 )
 from forecast.forecaster import ForecastError
-from forecast.rollout import check_initial_times, choose_device, rollout
+from forecast.rollout import check_initial_times, choose_device, computes_in_bfloat16, rollout
 
 SHIPPED = ("short", "medium")  # checkpoints that come with the package
 
@@ -60,6 +60,9 @@ class RunConfig:
         `short` and `medium` are the checkpoints that come with the package.
     device
         auto (a GPU where there is one), cpu, cuda, cuda:1 ...
+    precision
+        What the networks compute in: bf16, fp32, or auto (bf16 where the device has instructions for it). States and the
+        store are float32.
     batch_size
         Initial times that run together.
     resume
@@ -78,6 +81,7 @@ class RunConfig:
     lead: str = "10d"
     cascade: list[str] = field(default_factory=lambda: ["5d:short", "10d:medium"])
     device: str = "auto"
+    precision: str = "auto"
     batch_size: int = 8
     resume: bool = False
     buffer_gigabytes: float = 4.0
@@ -143,7 +147,7 @@ def run_forecasts(config: RunConfig) -> JobResult:
     for stage in cascade.stages:
         stage.model.requirements.check(analysis.isel(time=slice(1)))
     check_initial_times(cascade, analysis, times, steps)
-    choose_device(config.device)
+    computes_in_bfloat16(config.precision, choose_device(config.device))
     layout = _layout(cascade, steps, times)
     attributes = _attributes(cascade, descriptions, analysis, times, steps)
     if out.exists():
@@ -287,7 +291,8 @@ def _run_batch(
 ) -> None:
     shape = (len(times), len(layout.lead_hours), len(layout.channels), len(layout.latitude), len(layout.longitude))
     with _buffer(Path(config.out), shape, config.buffer_gigabytes) as forecasts:
-        for place, state in enumerate(rollout(cascade, analysis, times, len(layout.lead_hours), config.device)):
+        states = rollout(cascade, analysis, times, len(layout.lead_hours), config.device, config.precision)
+        for place, state in enumerate(states):
             forecasts[:, place] = state.fields.cpu().numpy()
             bar.advance(task, len(times))
         for time, fields in zip(times, forecasts, strict=True):

@@ -64,6 +64,11 @@ def channel_weights(channels: Sequence[str], weights: Mapping[str, float], by_le
     return torch.tensor(values) / float(np.mean(values))
 
 
+def row_weights(latitude: Sequence[float]) -> Float[Tensor, "one lat one"]:
+    """Area of the cells of each row [degrees], with mean 1 over rows."""
+    return torch.from_numpy(cell_area_weights(np.asarray(latitude))).float().view(1, -1, 1)
+
+
 class WeightedError(nn.Module):
     """Mean penalty of an error in units of the tendency's standard deviation.
 
@@ -82,8 +87,7 @@ class WeightedError(nn.Module):
         if penalty not in PENALTIES:
             raise ValueError(f"penalty must be one of {sorted(PENALTIES)}; got {penalty!r}.")
         self.penalty = PENALTIES[penalty]
-        area = torch.from_numpy(cell_area_weights(np.asarray(latitude))).float()
-        self.register_buffer("weights", weights.view(-1, 1, 1) * area.view(1, -1, 1))
+        self.register_buffer("weights", weights.view(-1, 1, 1) * row_weights(latitude))
 
     def forward(self, error: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, " batch"]:
         """One number per sample."""

@@ -24,7 +24,7 @@ from data_pipelines.forcings import forcing_fields
 from data_pipelines.variables import VARIABLES, Channel
 from forecast.layers.large_kernel_attention import ATTENTIONS, ChannelNorm, ScaledPointwise
 from forecast.layers.patches import PatchEmbedding, PatchUnembedding, check_patch
-from forecast.layers.time_embedding import TimeEmbedding, feature_count, lead_hours_of, time_features
+from forecast.layers.time_embedding import TimeEmbedding, feature_count, time_features
 from forecast.requirements import Requirements
 
 
@@ -48,9 +48,9 @@ class PuYunConfig:
         Share of latent channels dropped in training.
     gradient_checkpointing
         Recompute blocks in the backward pass instead of keeping their activations.
-    damped_steps
-        Steps for which a factor on the anomaly is kept, by lead time, channel and latitude; see `Trainer.calibrate`;
-        later steps have the last one's, 0 is none.
+    calibrated_steps
+        Steps for which weights of the forecast and of the initial anomaly are kept, see `PuYun.calibrated`; later steps have
+        the last one's, 0 is none.
     fast_filters
         Run depthwise filters by the routes that are fast on CPUs (the same numbers); see `SphericalDepthwiseConv2d`.
     """
@@ -62,7 +62,7 @@ class PuYunConfig:
     expansion: int = 3
     dropout: float = 0.0
     gradient_checkpointing: bool = False
-    damped_steps: int = 0
+    calibrated_steps: int = 0
     fast_filters: bool = True
 
     def __post_init__(self) -> None:
@@ -135,7 +135,8 @@ class PuYun(nn.Module):
     tendency: Tensor
     mean_field: Tensor
     deviation_field: Tensor
-    damping: Tensor
+    calibration: Tensor
+    daily_cycle: Tensor
     position: Tensor
     odd_input: Tensor
 
@@ -217,8 +218,10 @@ class PuYun(nn.Module):
             self.register_buffer(name, torch.tensor(values[name], dtype=torch.float32).view(-1, 1, 1))
         for name in ("mean_field", "deviation_field"):
             self.register_buffer(name, torch.tensor(values[name], dtype=torch.float32))
-        if self.config.damped_steps:
-            self.register_buffer("damping", torch.ones(self.config.damped_steps, *shape[:2]))
+        if self.config.calibrated_steps:
+            weights = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
+            self.register_buffer("calibration", weights.repeat(self.config.calibrated_steps, 1, *shape[:2]))
+            self.register_buffer("daily_cycle", self.mean_field.repeat(self.requirements.phases_per_day, 1, 1, 1))
 
     def _input_signs(self, odd: Float[Tensor, " channel"]) -> Float[Tensor, " input"]:
         """Which of the network's inputs change sign across the pole: frames and mean fields of vector components."""
@@ -252,12 +255,31 @@ class PuYun(nn.Module):
         features: Float[Tensor, "batch feature"],
     ) -> Float[Tensor, "batch channel lat lon"]:
         """The state one step after the last of `frames`, in the same physical units."""
-        following = frames[:, -1] + self.tendency * self.normalised_tendency(frames, forcings, features).float()
-        if not self.config.damped_steps:
-            return following
-        step = (lead_hours_of(features) / self.requirements.step_hours).round().long()
-        factor = self.damping[step.clamp(max=self.config.damped_steps - 1), :, :, None]
-        return self.mean_field + factor * (following - self.mean_field)
+        return frames[:, -1] + self.tendency * self.normalised_tendency(frames, forcings, features).float()
+
+    def calibrated(
+        self,
+        fields: Float[Tensor, "batch channel lat lon"],
+        initial: Float[Tensor, "batch channel lat lon"],
+        initial_time: np.ndarray,
+        lead_hours: int,
+    ) -> Float[Tensor, "batch channel lat lon"]:
+        """Weigh the anomalies of the forecast and of its initial state as `Trainer.calibrate` has fitted them.
+
+        Anomalies are from the mean of the hour of day. A network that has learned from few days forecasts too strong
+        anomalies at far lead times, and loses slow ones that the initial state still shows. What is carried on to the next
+        step is `fields`, not this.
+        """
+        if not self.config.calibrated_steps:
+            return fields
+        step = min(round(lead_hours / self.requirements.step_hours), self.config.calibrated_steps)
+        of_forecast, of_initial = self.calibration[step - 1, ..., None]
+        usual = self.usual_state(initial_time + np.timedelta64(lead_hours, "h"))
+        return usual + of_forecast * (fields - usual) + of_initial * (initial - self.usual_state(initial_time))
+
+    def usual_state(self, time: np.ndarray) -> Float[Tensor, "batch channel lat lon"]:
+        """Mean state of the training span at the hour of day of each time (datetime64)."""
+        return self.daily_cycle[torch.from_numpy(self.requirements.phase_of_day(time)).to(self.daily_cycle.device)]
 
     def normalised_tendency(
         self,

@@ -79,6 +79,16 @@ class Requirements:
         return np.timedelta64(self.step_hours, "h")
 
     @property
+    def phases_per_day(self) -> int:
+        """Different hours of day that its states fall on; 1 where a day is no multiple of the step."""
+        return 24 // self.step_hours if 24 % self.step_hours == 0 else 1
+
+    def phase_of_day(self, time: np.ndarray) -> np.ndarray:
+        """Which of them each time (datetime64) falls on."""
+        hour = (time - time.astype("datetime64[D]")) // np.timedelta64(1, "h")
+        return hour // self.step_hours % self.phases_per_day
+
+    @property
     def grid_shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return len(self.latitude), len(self.longitude)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
+from data_pipelines.errors import first_line
 from forecast.cascade import Cascade, Step
 from forecast.forecaster import Forecaster, ForecastError
 from forecast.state import State, check_times, read_states
+
+PRECISIONS = ("auto", "bf16", "fp32")
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -29,9 +33,30 @@ def choose_device(name: str = "auto") -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ForecastError(
-            f"device must be auto, cpu or cuda[:NUMBER] of this machine; got {name!r} ({_first(error)})."
+            f"device must be auto, cpu or cuda[:NUMBER] of this machine; got {name!r} ({first_line(error)})."
         ) from error
     return device
+
+
+def computes_in_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether networks run in bfloat16 (states and sums stay float32).
+
+    Parameters
+    ----------
+    precision
+        "bf16", "fp32", or "auto": bfloat16 where the device has instructions for it.
+
+    Raises
+    ------
+    ForecastError
+        If precision is none of them.
+    """
+    if precision not in PRECISIONS:
+        raise ForecastError(f"precision must be one of {PRECISIONS}; got {precision!r}.")
+    if precision == "auto" and device.type == "cpu":
+        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.13 or newer
+        return bool(capabilities.get("avx512_bf16"))
+    return precision != "fp32"
 
 
 def rollout(
@@ -40,11 +65,11 @@ def rollout(
     initial_times: Sequence[np.datetime64] | np.ndarray,
     steps: int,
     device: torch.device | str = "auto",
+    precision: str = "auto",
 ) -> Iterator[State]:
     """Forecast from some initial times, one step at a time.
 
-    Only the states that a later step reads are kept. Networks run in bfloat16 on a GPU (autocast), in float32 on a CPU;
-    states are float32 everywhere.
+    Only the states that a later step reads are kept. States are float32, whatever the networks compute in.
 
     Parameters
     ----------
@@ -58,6 +83,8 @@ def rollout(
         Number of states to make, at least 1.
     device
         "auto", "cpu", "cuda", "cuda:1" ...
+    precision
+        "auto", "bf16" or "fp32", see `computes_in_bfloat16`.
 
     Yields
     ------
@@ -84,9 +111,10 @@ def rollout(
         stage.model.requirements.check(analysis.isel(time=slice(1)))
     check_initial_times(cascade, analysis, times, steps)
     target = choose_device(str(device))
+    in_bfloat16 = computes_in_bfloat16(precision, target)
     for stage in cascade.stages:
         stage.model.to(target).eval()
-    return _steps(cascade, analysis, times, cascade.schedule[:steps], target)
+    return _steps(cascade, analysis, times, cascade.schedule[:steps], target, in_bfloat16)
 
 
 def check_initial_times(cascade: Cascade, analysis: xr.Dataset, initial_times: np.ndarray, steps: int | None = None) -> None:
@@ -97,15 +125,29 @@ def check_initial_times(cascade: Cascade, analysis: xr.Dataset, initial_times: n
 
 
 def _steps(
-    cascade: Cascade, analysis: xr.Dataset, times: np.ndarray, schedule: Sequence[Step], device: torch.device
+    cascade: Cascade,
+    analysis: xr.Dataset,
+    times: np.ndarray,
+    schedule: Sequence[Step],
+    device: torch.device,
+    in_bfloat16: bool,
 ) -> Iterator[State]:
     last_reader = {lead: place for place, step in enumerate(schedule) for lead in step.inputs}
     states = _initial_states(cascade, analysis, times, len(schedule), device)
+    initial = states[0]
     for place, step in enumerate(schedule):
-        fields = states[step.lead_hours] = _one_step(cascade, step, states, times, device)
+        fields = states[step.lead_hours] = _one_step(cascade, step, states, times, device, in_bfloat16)
         for lead in [lead for lead in states if last_reader.get(lead, -1) <= place]:
             del states[lead]
-        yield State(fields, cascade.channels, times, step.lead_hours, cascade.latitude, cascade.longitude, step.stage)
+        yield State(
+            _calibrated(cascade, step, fields, initial, times),
+            cascade.channels,
+            times,
+            step.lead_hours,
+            cascade.latitude,
+            cascade.longitude,
+            step.stage,
+        )
 
 
 def _initial_states(
@@ -117,22 +159,32 @@ def _initial_states(
     return dict(zip(leads, torch.split(fields, len(times)), strict=True))
 
 
-def _one_step(cascade: Cascade, step: Step, states: dict[int, Tensor], times: np.ndarray, device: torch.device) -> Tensor:
+def _one_step(
+    cascade: Cascade, step: Step, states: dict[int, Tensor], times: np.ndarray, device: torch.device, in_bfloat16: bool
+) -> Tensor:
     model = cascade.stages[step.stage].model
-    order = [cascade.channels.index(name) for name in model.requirements.channels]
-    back = [model.requirements.channels.index(name) for name in cascade.channels]
+    order, back = _channel_orders(cascade, model)
     last = step.inputs[-1]
     # Not across the yield: a generator that is left half-way would leave inference mode switched on.
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16):
         frames = torch.stack([states[lead][:, order] for lead in step.inputs], dim=1)
         inputs = model.inputs_at(times + np.timedelta64(last, "h"), np.full(len(times), last), device)
         try:
             return model(frames, *inputs)[:, back].float()
         except torch.OutOfMemoryError as error:
             raise ForecastError(
-                f"{device} has too little memory for {len(times)} forecasts at once. Lower batch_size. ({_first(error)})"
+                f"{device} has too little memory for {len(times)} forecasts at once. Lower batch_size. ({first_line(error)})"
             ) from error
 
 
-def _first(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _calibrated(cascade: Cascade, step: Step, fields: Tensor, initial: Tensor, times: np.ndarray) -> Tensor:
+    model = cascade.stages[step.stage].model
+    order, back = _channel_orders(cascade, model)
+    with torch.inference_mode():
+        return model.calibrated(fields[:, order], initial[:, order], times, step.lead_hours)[:, back]
+
+
+def _channel_orders(cascade: Cascade, model: Forecaster) -> tuple[list[int], list[int]]:
+    """Where the model's channels are among the cascade's, and the other way round."""
+    ours, theirs = cascade.channels, model.requirements.channels
+    return [ours.index(name) for name in theirs], [theirs.index(name) for name in ours]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ from jaxtyping import Float
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from data_pipelines.area import cell_area_weights
 from data_pipelines.frames import InMemory, open_reader
 from data_pipelines.statistics import compute_statistics
 from data_pipelines.store import data_hash, time_step
@@ -31,7 +30,7 @@ from data_pipelines.streaming import MEMORY_LIMIT, WindowStream
 from data_pipelines.variables import Channel
 from forecast.checkpoint import load_checkpoint, save_checkpoint
 from forecast.forecaster import Forecaster
-from forecast.losses import WeightedError, channel_weights
+from forecast.losses import WeightedError, channel_weights, row_weights
 from forecast.puyun import PuYun, PuYunConfig
 from forecast.replay import Draw, ReplayBuffer
 from forecast.requirements import Requirements
@@ -43,6 +42,7 @@ READING_THREADS = 2
 VALIDATION_BATCH = 8
 # A band of a few storm sizes: one row's regression on a few days would follow their accidents.
 CALIBRATION_WINDOW_DEGREES = 10.0
+CALIBRATION_PENALTY = 0.1  # share of the initial anomaly's variance
 
 
 @dataclass
@@ -55,6 +55,9 @@ class SourceConfig:
         Path or URL.
     start, end
         First and last day of training (inclusive); empty for the whole store.
+    held_out_start, held_out_end
+        Days between them that count in the statistics and are not learned from, so that a stage can be calibrated on
+        them (`TrainingConfig.calibrate`); empty for none.
     share
         How much of every draw comes from it, relative to the other sources; 0 for nothing but its grid and statistics.
     lead_until_hours
@@ -68,6 +71,8 @@ class SourceConfig:
     store: str = ""
     start: str = ""
     end: str = ""
+    held_out_start: str = ""
+    held_out_end: str = ""
     share: float = 1.0
     lead_until_hours: int = 0
     match_statistics: bool = False
@@ -76,6 +81,11 @@ class SourceConfig:
         if self.share < 0:
             raise ValueError(
                 f"share must not be negative; got {self.share}. 0 takes grid and statistics from a source and no more."
+            )
+        if bool(self.held_out_start) != bool(self.held_out_end):
+            raise ValueError(
+                f"held_out_start and held_out_end go together; got {self.held_out_start!r} and {self.held_out_end!r}. Give "
+                "both, or neither."
             )
 
 
@@ -104,7 +114,11 @@ class TrainingConfig:
     validation_leads
         Lead times scored [h].
     calibrate
-        Fit factors on the anomaly by lead time to the validation span after training, see `Trainer.calibrate`.
+        Fit weights of the forecast and the initial anomaly by lead time on the validation span after training, see
+        `Trainer.calibrate`.
+    calibration_from
+        Checkpoints whose weights are taken over, their mean where there are several, instead of fitting them: a network that
+        learned from all days has none left to be calibrated on, but others that learned from some of them have.
     steps, batch_size, replay_buffer, fresh_share, unroll
         Optimiser steps (0: only average and calibrate); forecasts per step; forecasts in the pool;
         share of fresh ones; steps with one gradient.
@@ -136,6 +150,7 @@ class TrainingConfig:
     validation_leads: list[int] = field(default_factory=lambda: [6, 24, 48, 72, 120])
     validate_every: int = 500
     calibrate: bool = False
+    calibration_from: list[str] = field(default_factory=list)
     steps: int = 2000
     batch_size: int = 4
     replay_buffer: int = 256
@@ -171,6 +186,8 @@ class TrainingConfig:
             raise ValueError("the share of every one of sources is 0; give at least one of them a share to learn from.")
         if self.calibrate and not (self.validation_start and self.validation_end):
             raise ValueError("calibrate needs a validation span; give validation_start and validation_end.")
+        if self.calibrate and self.calibration_from:
+            raise ValueError("calibrate fits the weights that calibration_from would give; set one of them.")
         if len(self.earlier_stages) != len(self.earlier_until_hours):
             raise ValueError(
                 f"earlier_until_hours must name one hand-over for each of earlier_stages; got {len(self.earlier_until_hours)} "
@@ -185,14 +202,18 @@ class Source:
         self.channels = list(channels)
         dataset, reader = open_reader(config.store, [Channel.parse(name) for name in channels])
         times = dataset["time"].values
-        span = dataset.indexes["time"].slice_indexer(config.start or None, config.end or None)
-        self.begin, self.times = span.start, times[span]
+        positions = np.arange(len(times))[dataset.indexes["time"].slice_indexer(config.start or None, config.end or None)]
+        self.analysis = dataset.isel(time=positions)
+        if config.held_out_start:
+            held_out = self.analysis.indexes["time"].slice_indexer(config.held_out_start, config.held_out_end)
+            positions = np.delete(positions, held_out)
+        self.positions, self.times = positions, times[positions]
         if len(self.times) < MINIMUM_STATES:
             raise ValueError(
                 f"span {config.start or 'start'}..{config.end or 'end'} holds {len(self.times)} states of {config.store}, "
                 f"which runs from {times[0]} to {times[-1]}; at least {MINIMUM_STATES} are needed. Widen start and end."
             )
-        self.analysis = dataset.isel(time=span)
+        self.learned = dataset.isel(time=positions)
         self.step = time_step(self.analysis)
         self.shape = (len(self.channels), dataset.sizes["latitude"], dataset.sizes["longitude"])
         self.share = config.share
@@ -203,6 +224,7 @@ class Source:
         self.shift: Tensor | float = 0.0
         self.scale: Tensor | float = 1.0
         self.stream: WindowStream | None = None
+        self.steps_behind = 0
 
     def __len__(self) -> int:
         return len(self.times)
@@ -217,9 +239,10 @@ class Source:
         )
 
     def open_stream(self, history: int, steps_behind: int, seed: int) -> None:
-        """Begin to draw windows that leave `steps_behind` states after them."""
+        """Begin to draw windows that have `steps_behind` states after them."""
+        self.steps_behind = steps_behind
         self.stream = WindowStream(
-            self.analysis.isel(time=slice(None, len(self) - steps_behind + 1)),
+            self.learned.isel(time=slice(None, len(self) - steps_behind + 1)),
             self.channels,
             history=history,
             batch_size=1,
@@ -230,15 +253,18 @@ class Source:
         """The next window's frames up to its initial time, and the position of that time."""
         if self.stream is None:
             raise RuntimeError("open_stream comes first.")
-        window = next(self.stream)
-        initial = window.time[0, self.stream.history - 1]
-        return self._matched(window.fields[0, : self.stream.history].clone()), int(np.searchsorted(self.times, initial))
+        while True:
+            window = next(self.stream)
+            index = int(np.searchsorted(self.times, window.time[0, self.stream.history - 1]))
+            if self.connected(index, self.steps_behind):
+                return self._matched(window.fields[0, : self.stream.history].clone()), index
 
     def states(self, index: Sequence[int]) -> Float[Tensor, "state channel lat lon"]:
         """States at these positions in the span, raw or matched."""
         values = np.empty((len(index), *self.shape), dtype=np.float32)
         for row, position in enumerate(index):
-            self.reader.read(range(self.begin + position, self.begin + position + 1), values[row : row + 1])
+            stored = int(self.positions[position])
+            self.reader.read(range(stored, stored + 1), values[row : row + 1])
         return self._matched(torch.from_numpy(values))
 
     def connected(self, index: int, ahead: int) -> bool:
@@ -264,6 +290,16 @@ def _root_mean_square(field: xr.DataArray) -> xr.DataArray:
 
 class TrainingError(ValueError):
     """A training that cannot go on."""
+
+
+class ValidationForecasts(NamedTuple):
+    """Forecasts of `lead` steps from `initial` states at `initial_time`, and their truths; all (batch, channel, lat, lon)."""
+
+    lead: int
+    initial_time: np.ndarray
+    initial: Tensor
+    forecast: Tensor
+    truth: Tensor
 
 
 class LeadBalance:
@@ -335,11 +371,33 @@ class Trainer:
         for source, settings in zip(self.sources[1:], list(self.config.sources.values())[1:], strict=True):
             if settings.match_statistics:
                 source.match(compute_statistics(source.analysis), statistics)
-        network = replace(self.config.model, damped_steps=self.last_lead if self.config.calibrate else 0)
-        model = PuYun(network, self.requirements, statistics)
-        if self.config.initial:
-            model.load_weights_of([_load_puyun(path) for path in self.config.initial])
+        initial = [_load_puyun(path) for path in self.config.initial]
+        calibrated = [_load_puyun(path) for path in self.config.calibration_from]
+        for path, one in zip(self.config.calibration_from, calibrated, strict=True):
+            if one.config.calibrated_steps != self.last_lead:
+                raise ValueError(
+                    f"calibration_from must hold checkpoints calibrated for {self.last_lead} steps, to "
+                    f"{self.config.lead_until_hours} h; {path} is for {one.config.calibrated_steps}. Calibrate it for that one."
+                )
+        calibrated_steps = self.last_lead if self.config.calibrate or calibrated else 0
+        model = PuYun(replace(self.config.model, calibrated_steps=calibrated_steps), self.requirements, statistics)
+        if initial:
+            model.load_weights_of(initial)
+        if calibrated_steps:
+            model.daily_cycle.copy_(self._daily_cycle())
+        if calibrated:
+            model.calibration.copy_(torch.stack([one.calibration for one in calibrated]).mean(dim=0))
         return model
+
+    def _daily_cycle(self) -> Float[Tensor, "phase channel lat lon"]:
+        """Mean state by phase of the day, over the span that gives the statistics."""
+        settings = next(iter(self.config.sources.values()))
+        whole = Source(SourceConfig(settings.store, settings.start, settings.end), self.config.channels)
+        phases = self.requirements.phase_of_day(whole.times)
+        cycle = torch.zeros(self.requirements.phases_per_day, *whole.shape, dtype=torch.float64)
+        for position, phase in enumerate(phases):
+            cycle[phase] += whole.states([position])[0] / int((phases == phase).sum())
+        return cycle.float()
 
     def _learning_rate(self, step: int) -> float:
         if step < self.config.warm_up:
@@ -449,51 +507,67 @@ class Trainer:
             if hours <= self.config.lead_until_hours
         ]
         scores: dict[str, float] = {}
-        for lead, forecast, truth in self._validation_forecasts(max(leads)):
-            if lead in leads:
-                errors = ((forecast - truth).square() * self._area()).mean(dim=(0, 2, 3)).sqrt()
-                hours = lead * self.requirements.step_hours
+        for batch in self._validation_forecasts(max(leads)):
+            if batch.lead in leads:
+                hours = batch.lead * self.requirements.step_hours
+                forecast, initial = batch.forecast.to(self.device), batch.initial.to(self.device)
+                shown = self._model_at(batch.lead - 1).calibrated(forecast, initial, batch.initial_time, hours).cpu()
+                errors = ((shown - batch.truth).square() * row_weights(self.requirements.latitude)).mean(dim=(0, 2, 3)).sqrt()
                 scores |= {f"{name} {hours} h": float(error) for name, error in zip(self.config.channels, errors, strict=True)}
         return scores
 
-    def calibrate(self) -> Float[Tensor, "step channel lat"]:
-        """Fit the averaged network's factors on the anomaly by lead time, channel and latitude, on the validation span.
+    def calibrate(self) -> Float[Tensor, "step two channel lat"]:
+        """Fit the weights of `PuYun.calibrated` for the averaged network, on the validation span.
 
-        At each lead time, in turn, the factor is the regression coefficient of the true anomaly on the forecast one, in a
-        smooth window of latitudes, from what the factors before it left; it is limited to [0, 1] and averaged with the
-        factor before. A network that has learned more from its training span than holds elsewhere forecasts too strong
-        anomalies at far lead times; this takes them back.
+        At each lead time the true anomaly is regressed on the forecast anomaly and the anomaly of the initial state, by
+        channel and in a smooth window of latitudes; both weights are limited to [0, 1].
         """
-        mean, window = self.average.mean_field.cpu(), self._area().flatten() * _latitude_window(self.requirements.latitude)
-        previous = torch.ones(self.average.damping.shape[1:])
-        for lead, forecast, truth in self._validation_forecasts(self.last_lead):
-            if lead <= self.first_lead:
+        latitude = self.requirements.latitude
+        window = (row_weights(latitude).flatten() * _latitude_window(latitude)).T
+
+        def moment(one: Tensor, other: Tensor) -> Float[Tensor, "channel lat"]:
+            return (one * other).mean(dim=(0, 3)) @ window
+
+        for batch in self._validation_forecasts(self.last_lead):
+            if batch.lead <= self.first_lead:
                 continue
-            ours, true = forecast - mean, truth - mean
-            product = (ours * true).mean(dim=(0, 3)) @ window.T
-            square = ours.square().mean(dim=(0, 3)) @ window.T
-            previous = 0.5 * (previous + (product / square).clamp(0, 1))
-            self.average.damping[lead - 1] = previous.to(self.device)
-            forecast.copy_(mean + previous[..., None] * ours)
-        return self.average.damping
+            usual = self.average.usual_state(batch.initial_time + batch.lead * self.requirements.step).cpu()
+            first = batch.initial - self.average.usual_state(batch.initial_time).cpu()
+            ours, true = batch.forecast - usual, batch.truth - usual
+            forecast_square, cross, initial_square = moment(ours, ours), moment(ours, first), moment(first, first)
+            # The penalty keeps the initial state out where it says the same as the forecast: at the first lead times.
+            initial_square = initial_square * (1 + CALIBRATION_PENALTY)
+            with_forecast, with_initial = moment(ours, true), moment(first, true)
+            determinant = forecast_square * initial_square - cross.square()
+            weights = torch.stack(
+                [
+                    (with_forecast * initial_square - with_initial * cross) / determinant,
+                    (with_initial * forecast_square - with_forecast * cross) / determinant,
+                ]
+            )
+            self.average.calibration[batch.lead - 1] = weights.clamp(0, 1).to(self.device)
+        return self.average.calibration
 
-    def _area(self) -> Float[Tensor, "one lat one"]:
-        return torch.from_numpy(cell_area_weights(np.asarray(self.requirements.latitude))).float().view(1, -1, 1)
+    def _validation_forecasts(self, deepest: int) -> Iterator[ValidationForecasts]:
+        """For each lead time in steps, the forecasts that are valid in the validation span.
 
-    def _validation_forecasts(self, deepest: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """For each lead time in steps, the forecasts that are valid in the validation span and their truths.
-
-        Changes made to the forecasts are carried on to the next lead time.
+        They start before or in the span; where days are held out, not before those: what has been learned from would score
+        too well.
         """
         config = self.config
-        whole = Source(SourceConfig(store=next(iter(config.sources.values())).store), config.channels)
+        settings = next(iter(config.sources.values()))
+        whole = Source(SourceConfig(store=settings.store), config.channels)
         begin, end = np.datetime64(config.validation_start), np.datetime64(config.validation_end) + np.timedelta64(1, "D")
         first, last = np.searchsorted(whole.times, np.array([begin, end], dtype=whole.times.dtype))
-        starts = np.arange(max(config.history - 1, first - deepest), last - 1)
+        earliest = first - deepest
+        if settings.held_out_start:
+            earliest = max(earliest, int(np.searchsorted(whole.times, np.datetime64(settings.held_out_start))))
+        starts = np.arange(max(config.history - 1, earliest), last - 1)
         frames = torch.stack([whole.states(range(start - config.history + 1, start + 1)) for start in starts])
+        initial = frames[:, -1]
         for lead in range(deepest):
             keep = starts + lead + 1 < last
-            starts, frames = starts[keep], frames[keep]
+            starts, frames, initial = starts[keep], frames[keep], initial[keep]
             parts = [slice(begin, begin + VALIDATION_BATCH) for begin in range(0, len(starts), VALIDATION_BATCH)]
             model = self._model_at(lead)
             sources, leads = [whole] * VALIDATION_BATCH, np.full(len(starts), lead)
@@ -501,9 +575,8 @@ class Trainer:
                 [self._advance(model, frames[part], sources, starts[part] + lead, leads[part]) for part in parts]
             )
             inside = starts + lead + 1 >= first
-            forecast = frames[inside, -1]
-            yield lead + 1, forecast, whole.states(starts[inside] + lead + 1)
-            frames[inside, -1] = forecast
+            truth = whole.states(starts[inside] + lead + 1)
+            yield ValidationForecasts(lead + 1, whole.times[starts[inside]], initial[inside], frames[inside, -1], truth)
 
     def _model_at(self, lead: int) -> Forecaster:
         for stage, until in zip(self.earlier, self.config.earlier_until_hours, strict=True):
@@ -529,9 +602,12 @@ class Trainer:
                     progress.update(bar, completed=self.step, loss=f"{entry['loss']:.3f}", speed=f"{speed:.1f}")
         if self.config.calibrate:
             with (self.out / "log.jsonl").open("a") as log:
-                factors = self.calibrate()[self.first_lead :].mean(dim=-1).T.tolist()
-                calibrated = {"damping": dict(zip(self.config.channels, factors, strict=True)), "validation": self.validate()}
-                log.write(json.dumps({"step": self.step, **calibrated}) + "\n")
+                weights = self.calibrate()[self.first_lead :].mean(dim=-1)  # (step, two, channel), the mean over latitudes
+                calibration = {
+                    name: dict(zip(self.config.channels, weights[:, place].T.tolist(), strict=True))
+                    for place, name in enumerate(("forecast", "initial"))
+                }
+                log.write(json.dumps({"step": self.step, "calibration": calibration, "validation": self.validate()}) + "\n")
         draw_training_curves(self.out / "log.jsonl", self.out / "curves.png")
         return self.save()
 
@@ -549,7 +625,7 @@ class Trainer:
         save_checkpoint(
             folder,
             self.average,
-            training_span=(str(first.times[0])[:13], str(first.times[-1])[:13]),
+            training_span=(str(first.analysis.time.values[0])[:13], str(first.analysis.time.values[-1])[:13]),
             data_hash=data_hash(first.analysis[list(first.analysis.data_vars)]),
             extra={
                 "training": asdict(self.config),

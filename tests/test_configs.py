@@ -95,6 +95,7 @@ class Example:
     source: list[str] = field(default_factory=list)
     units: dict[str, str] = field(default_factory=dict)
     inner: Inner = field(default_factory=Inner)
+    parts: dict[str, Inner] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.steps < 0:
@@ -126,7 +127,7 @@ def run(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "more" / "examples"
     folder.mkdir(parents=True)
     (folder / "__init__.py").touch()
-    values = "out: ???\nsteps: 3\nsource: []\nunits: {}\ninner: {threads: 2}\n"
+    values = "out: ???\nsteps: 3\nsource: []\nunits: {}\ninner: {threads: 2}\nparts: {}\n"
     (folder / "example.yaml").write_text(HEAD + values)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -157,6 +158,10 @@ def test_success_prints_one_line_and_leaves_no_file(run):
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_a_setting_of_an_entry_that_is_a_dict_of_settings(run):
+    assert run("out=a", "parts.a.threads=5") == (f"{Example('a', parts={'a': Inner(5)})!r}\n", "", 0)
+
+
 @pytest.mark.parametrize(
     ("given", "source"), [("a", ["a"]), ("null", None), ("[a,b]", ["a", "b"]), ("'a,b'", None), ("it's,b", ["it's", "b"])]
 )
@@ -175,7 +180,7 @@ def test_a_list_may_be_given_with_commas(run, given, source):
         (["out=a", "+stepps=3"], "no setting is called stepps: did you mean steps? Every key"),
         (["out=a", "inner.thread=3"], "no setting is called inner.thread: did you mean inner.threads"),
         (["out=a", "threads=3"], "no setting is called threads: did you mean inner.threads?"),
-        (["out=a", "qqq=3"], "no setting is called qqq: known are out, steps, source, units, inner."),
+        (["out=a", "qqq=3"], "no setting is called qqq: known are out, steps, source, units, inner, parts."),
         ([], "out must be given, as in out=VALUE."),
         (["out=a", "steps=few"], "steps: Value 'few' of type 'str' could not be converted to Integer. Every key"),
         (["out=a", "steps=-1"], "steps must be at least 0; got -1."),
@@ -222,4 +227,4 @@ def test_values_for_another_dataclass_are_refused():
 
 
 def test_known_keys_are_dotted():
-    assert known_keys(Example) == ["out", "steps", "source", "units", "inner", "inner.threads"]
+    assert known_keys(Example) == ["out", "steps", "source", "units", "inner", "inner.threads", "parts"]

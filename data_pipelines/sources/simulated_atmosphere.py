@@ -132,7 +132,6 @@ class _Model:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         try:
             import jcm
-            from hydra import compose, initialize_config_module
             from jcm import runners
         except ImportError as error:
             raise ImportError(
@@ -153,8 +152,7 @@ class _Model:
             "run.total_time=30",
             "run.save_interval=0.25",
         ]
-        with initialize_config_module("jcm.config", version_base=None):
-            settings = compose("config", overrides=overrides)
+        settings = compose_foreign("jcm.config", "config", overrides)
         self.config = config
         self.checkpoint = checkpoint
         self.model = runners.build_model(settings)
@@ -232,6 +230,16 @@ class _Model:
             units = LEVEL_VARIABLES[name][1] if name in LEVEL_VARIABLES else SURFACE_VARIABLES[name]
             out[name] = (dims, values.astype("float32"), {"units": units})
         return out
+
+
+def compose_foreign(module: str, name: str, overrides: list[str]) -> Any:
+    """Compose another package's Hydra configuration, also where an entry point of ours has composed its own already."""
+    from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with initialize_config_module(module, version_base=None):
+        return compose(name, overrides=overrides)
 
 
 class _SpectralRegrid:

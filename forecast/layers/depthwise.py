@@ -1,8 +1,9 @@
-"""Depthwise convolutions on the sphere, with a fast path for dilation.
+"""Depthwise convolutions on the sphere, with fast paths.
 
-CPU libraries have no fast kernel for dilated depthwise convolutions. A convolution dilated by d is d x d
-independent plain ones, each on every d-th row and column; folded into the batch they run on the
-fast kernel and give the same numbers (measured in benchmarks/training_step.py).
+CPU libraries have no fast kernel for dilated depthwise convolutions, and none at all for the gradients of depthwise filters.
+On CPUs our own kernels run them, halo included. Elsewhere a convolution dilated by d runs as d x d independent plain
+ones, each on every d-th row and column, folded into the batch. Both give the same numbers (measured in
+benchmarks/training_step.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from forecast.layers.spherical_padding import pad_sphere
+from forecast.layers.spherical_padding import check_halo, pad_sphere
+from gpu import spherical_depthwise
 
 
 def split_phases(
@@ -42,45 +44,22 @@ def merge_phases(
     return x.permute(0, 3, 1, 4, 2, 5).reshape(-1, rows * dilation, columns * dilation, channels).permute(0, 3, 1, 2)
 
 
-class _CpuDepthwise(torch.autograd.Function):
-    """Plain depthwise convolution whose weight gradient is taken in float32.
-
-    On CPUs the library's bfloat16 weight gradient of a 5x5 depthwise filter takes 3.5 times as long as the float32
-    one, and is less accurate (benchmarks/training_step.py).
-    """
+class _NativeDepthwise(torch.autograd.Function):
+    """The kernels of `gpu.spherical_depthwise` with their gradients."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dilation: int, has_poles: bool) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.has_bias = bias is not None
-        return F.conv2d(x, weight, bias, groups=weight.shape[0])
+        ctx.form = (dilation, has_poles)
+        return spherical_depthwise.forward(x, weight, bias, dilation, has_poles)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        channels, reach = weight.shape[0], weight.shape[-1] - 1
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        to_x = F.conv2d(gradient, weight.flip(2, 3), groups=channels, padding=reach) if ctx.needs_input_grad[0] else None
-        wide = gradient.float()
-        shape = ([1, 1], [0, 0], [1, 1], False, [0, 0], channels, [False, True, ctx.has_bias])
-        _, to_weight, to_bias = torch.ops.aten.convolution_backward(
-            wide, x.float(), weight.float(), [channels] if ctx.has_bias else None, *shape
-        )
-        return to_x, to_weight.to(weight.dtype), to_bias.to(weight.dtype) if ctx.has_bias else None
-
-
-def depthwise(
-    x: Float[Tensor, "batch channel lat lon"],
-    weight: Float[Tensor, "channel one rows columns"],
-    bias: Float[Tensor, " channel"] | None,
-) -> Float[Tensor, "batch channel small_lat small_lon"]:
-    """Plain depthwise convolution without padding, by whatever route is fastest where `x` lies."""
-    if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return F.conv2d(x, weight, bias, groups=weight.shape[0])
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    return _CpuDepthwise.apply(x, weight, bias)
+        to_x = spherical_depthwise.input_gradient(gradient, weight, *ctx.form) if ctx.needs_input_grad[0] else None
+        to_weight, to_bias = spherical_depthwise.filter_gradient(x, gradient, weight.shape[-1], *ctx.form)
+        return to_x, to_weight, to_bias, None, None
 
 
 class SphericalDepthwiseConv2d(nn.Conv2d):
@@ -97,8 +76,8 @@ class SphericalDepthwiseConv2d(nn.Conv2d):
     has_poles
         See `pad_sphere`.
     fast_filters
-        Whether a dilated filter runs as `dilation`^2 plain ones, and gradients of filters are taken in float32: the same
-        sums, several times faster on CPUs. False leaves both to the library.
+        Whether filters run on our own kernels on CPUs, and a dilated filter as `dilation`^2 plain ones elsewhere: the same
+        sums, several times faster. False leaves all to the library.
     """
 
     def __init__(
@@ -112,16 +91,32 @@ class SphericalDepthwiseConv2d(nn.Conv2d):
         self.reach = dilation * (kernel_size // 2)
 
     def forward(self, x: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, "batch channel lat lon"]:
-        """Filter the padded field."""
-        if not self.fast_filters:
+        """Filter the field, continued over its edges."""
+        if self._runs_native(x):
+            check_halo(x, self.reach, self.reach, has_poles=self.has_poles)
+            if torch.is_autocast_enabled("cpu"):
+                x = x.to(torch.get_autocast_dtype("cpu"))
+            x = x.contiguous(memory_format=torch.channels_last)
+            return _NativeDepthwise.apply(x, self.weight, self.bias, self.dilation[0], self.has_poles)
+        if not self.fast_filters or self.dilation[0] == 1:
             return super().forward(pad_sphere(x, self.reach, self.reach, has_poles=self.has_poles))
+        return self._forward_by_phases(x)
+
+    def _runs_native(self, x: Tensor) -> bool:
+        return (
+            self.fast_filters
+            and x.device.type == "cpu"
+            and x.dtype in (torch.float32, torch.bfloat16)
+            and self.kernel_size[0] in spherical_depthwise.KERNEL_SIZES
+            and not torch.compiler.is_compiling()
+        )
+
+    def _forward_by_phases(self, x: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, "batch channel lat lon"]:
         rows, columns = x.shape[-2:]
         dilation = self.dilation[0]
-        if dilation == 1:
-            return depthwise(pad_sphere(x, self.reach, self.reach, has_poles=self.has_poles), self.weight, self.bias)
         extra_rows, extra_columns = -(rows + 2 * self.reach) % dilation, -(columns + 2 * self.reach) % dilation
         padded = pad_sphere(
             x, self.reach, self.reach, south=self.reach + extra_rows, east=self.reach + extra_columns, has_poles=self.has_poles
         )
-        phases = depthwise(split_phases(padded, dilation), self.weight, self.bias)
+        phases = F.conv2d(split_phases(padded, dilation), self.weight, self.bias, groups=self.groups)
         return merge_phases(phases, dilation)[..., :rows, :columns]

@@ -81,6 +81,7 @@ class GatedLargeKernelAttention(nn.Module):
     def forward(self, x: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, "batch channel lat lon"]:
         """Multiply values by the large-kernel response of the gate."""
         gate, values = self.project_in(x).chunk(2, dim=1)
+        gate = gate.contiguous(memory_format=torch.channels_last)  # CPUs take 8 times as long over a part of the channels
         return self.project_out(self.large_kernel(F.gelu(gate)) * values)
 
 

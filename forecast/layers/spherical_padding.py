@@ -43,15 +43,9 @@ def pad_sphere(
     """
     south = north if south is None else south
     east = west if east is None else east
+    check_halo(x, max(north, south), max(west, east), has_poles=has_poles)
     rows, columns = x.shape[-2:]
-    if max(north, south) > rows - has_poles or max(west, east) > columns:
-        raise ValueError(
-            f"a halo of {max(north, south)} rows and {max(west, east)} columns does not fit a field of {rows} x {columns}; "
-            "use a smaller kernel, a smaller patch or a finer grid."
-        )
     if north or south:
-        if columns % 2:
-            raise ValueError(f"longitude must have an even number of points to look across the pole; got {columns}.")
         first = int(has_poles)
         over_north = x[..., first : first + north, :].flip(-2).roll(columns // 2, -1)
         over_south = x[..., rows - first - south : rows - first, :].flip(-2).roll(columns // 2, -1)
@@ -62,3 +56,15 @@ def pad_sphere(
     if west or east:
         x = torch.cat([x[..., columns - west :], x, x[..., :east]], dim=-1)
     return x
+
+
+def check_halo(x: Float[Tensor, "batch channel lat lon"], rows: int, columns: int, *, has_poles: bool) -> None:
+    """Raise ValueError if a field is too small for a halo of `rows` and `columns` or has no half-way around."""
+    there_rows, there_columns = x.shape[-2:]
+    if rows > there_rows - has_poles or columns > there_columns:
+        raise ValueError(
+            f"a halo of {rows} rows and {columns} columns does not fit a field of {there_rows} x {there_columns}; "
+            "use a smaller kernel, a smaller patch or a finer grid."
+        )
+    if rows and there_columns % 2:
+        raise ValueError(f"longitude must have an even number of points to look across the pole; got {there_columns}.")

@@ -29,11 +29,6 @@ def time_features(times: Sequence[np.ndarray], lead_hours: np.ndarray) -> Float[
     return np.concatenate([*calendar, lead, np.exp(-lead * LEAD_SCALE_HOURS / 24.0)], axis=1, dtype="float32")
 
 
-def lead_hours_of(features: Float[Tensor, "batch feature"]) -> Float[Tensor, " batch"]:
-    """Read the lead time [h] back from `time_features`."""
-    return features[:, -2] * LEAD_SCALE_HOURS
-
-
 def feature_count(frames: int) -> int:
     """Number of features for `frames` times."""
     return 4 * frames + 2

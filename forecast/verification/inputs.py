@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from data_pipelines.locations import is_url, zarr_store
 from data_pipelines.store import load_checked
 from data_pipelines.variables import Channel, channels_of
+from forecast.forecast_store import drop_incomplete
 
 DIMENSION_ALIASES = {
     "lat": "latitude",
@@ -74,23 +75,6 @@ def open_forecast(path: str | Path) -> xr.Dataset:
         If a dimension of a forecast is missing, or times or leads are not what they should be.
     """
     return drop_incomplete(normalise_forecast(open_dataset(path), str(path)), str(path))
-
-
-def drop_incomplete(forecast: xr.Dataset, name: str = "forecast") -> xr.Dataset:
-    """Leave out the initial times that the store itself marks as not (wholly) written, where it has such marks.
-
-    Raises
-    ------
-    VerificationError
-        If no forecast is complete.
-    """
-    if "complete" not in forecast.coords:
-        return forecast
-    marks = forecast["complete"].values.astype(bool)
-    whole = marks.reshape(marks.shape[0], -1).all(axis=1)
-    if not whole.any():
-        raise VerificationError(f"no forecast in {name} is complete. Let the job that makes it go on to its end.")
-    return forecast.isel(time=np.flatnonzero(whole))
 
 
 def normalise_forecast(forecast: xr.Dataset, name: str = "forecast") -> xr.Dataset:

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra import initialize_config_module
 
 from data_pipelines.sources.simulated_atmosphere import (
     DRY_AIR_GAS_CONSTANT,
     GRAVITY,
     SimulationConfig,
+    compose_foreign,
     interpolate_in_log_pressure,
     reduce_to_sea_level,
     simulate,
@@ -68,6 +70,13 @@ def test_simulating_without_jcm_says_what_to_install(tmp_path: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "jcm", None)
     with pytest.raises(ImportError, match=r"pip install 'skysolve\[simulation\]'"):
         next(simulate(tmp_path, SimulationConfig(months=1)))
+
+
+def test_another_packages_settings_are_composed_after_our_own() -> None:
+    """As `python -m data_pipelines.build_store source=simulated` does: Hydra by itself refuses a second configuration."""
+    with initialize_config_module("configs.data_pipelines", version_base="1.3"):
+        values = compose_foreign("configs.forecast", "run", ["out=x"])
+    assert values.out == "x"
 
 
 def test_interpolation_is_exact_for_what_is_linear_in_log_pressure() -> None:

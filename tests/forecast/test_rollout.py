@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import forecast.rollout
 from forecast.cascade import Cascade, Stage
 from forecast.forecaster import ForecastError
 from forecast.rollout import choose_device, rollout
@@ -65,11 +66,31 @@ def test_a_later_stage_takes_over():
     assert (alone[2].fields - cascade[2].fields).abs().max() > 1
 
 
-def test_memory_does_not_grow_with_lead_time():
+def test_what_is_shown_is_calibrated_and_what_is_carried_on_is_not():
+    """With one model's channels in another order, as a cascade may have them."""
+    model, reordered = extrapolation(ANALYSIS), extrapolation(ANALYSIS, channels=CHANNELS[::-1])
+    model.share_of_initial = reordered.share_of_initial = 0.01
+    initial = torch.from_numpy(read_states(ANALYSIS, CHANNELS, TIMES))
+    raw = rollout(extrapolation(ANALYSIS), ANALYSIS, TIMES, 4, "cpu")
+    for plain, shown in zip(
+        raw, rollout(Cascade([Stage(12, model), Stage(24, reordered)]), ANALYSIS, TIMES, 4, "cpu"), strict=True
+    ):
+        weight = 0.01 * plain.lead_hours
+        torch.testing.assert_close(shown.fields, plain.fields + weight * (initial - plain.fields))
+
+
+def test_memory_does_not_grow_with_lead_time(monkeypatch):
     """History is two states: besides the newest, one older is read again."""
     made, alive = [], []
+    one_step = forecast.rollout._one_step
+
+    def watched(*arguments):
+        fields = one_step(*arguments)
+        made.append(weakref.ref(fields))
+        return fields
+
+    monkeypatch.setattr(forecast.rollout, "_one_step", watched)
     for state in rollout(extrapolation(ANALYSIS), ANALYSIS, TIMES, 30, "cpu"):
-        made.append(weakref.ref(state.fields))
         del state
         alive.append(sum(fields() is not None for fields in made))
     assert max(alive) == 2

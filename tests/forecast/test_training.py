@@ -12,7 +12,7 @@ from data_pipelines.statistics import compute_statistics
 from data_pipelines.store import ACCEPTED, create_analysis_store, open_analysis, write_analysis
 from forecast.checkpoint import load_checkpoint, read_description
 from forecast.puyun import PuYun, PuYunConfig
-from forecast.training import LeadBalance, Source, SourceConfig, Trainer, TrainingConfig
+from forecast.training import LeadBalance, Source, SourceConfig, Trainer, TrainingConfig, ValidationForecasts
 from tests.helpers.analyses import make_analysis
 
 CHANNELS = ["temperature_850", "mean_sea_level_pressure"]
@@ -114,6 +114,50 @@ def test_later_stage_starts_from_states_of_the_earlier_one(tmp_path: Path, wave:
     assert all(2 <= lead < 4 for *_, lead in trainer.buffer.slots)
 
 
+def test_held_out_days_are_not_learned_from_but_count_in_the_statistics(tmp_path: Path, wave: str) -> None:
+    held_out = SourceConfig(
+        store=wave, start="2021-02-27", end="2021-03-08", held_out_start="2021-03-02", held_out_end="2021-03-05"
+    )
+    trainer = Trainer(config_for(tmp_path, wave, sources={"wave": held_out}, lead_until_hours=12))
+    whole = Trainer(config_for(tmp_path / "whole", wave))
+    torch.testing.assert_close(trainer.model.mean_field, whole.model.mean_field, rtol=0, atol=0)
+    source, seen = trainer.sources[0], set()
+    for _ in range(60):
+        draw = trainer.buffer.draw(2)
+        for index in draw.index:
+            assert source.connected(int(index), 1)
+            seen |= {str(source.times[index + step])[:10] for step in (-1, 0, 1)}
+        trainer.buffer.put_back(draw, draw.frames)
+    assert seen == {f"2021-{day}" for day in ("02-27", "02-28", "03-01", "03-06", "03-07", "03-08")}
+
+
+def test_validation_starts_from_held_out_days(tmp_path: Path, wave: str) -> None:
+    held_out = SourceConfig(
+        store=wave, start="2021-02-27", end="2021-03-12", held_out_start="2021-03-10", held_out_end="2021-03-12"
+    )
+    trainer = Trainer(config_for(tmp_path, wave, sources={"wave": held_out}, lead_until_hours=24))
+    counts = [len(truth) for *_, truth in trainer._validation_forecasts(4)]
+    assert counts == [11, 10, 9, 8]
+    free = Trainer(config_for(tmp_path / "free", wave, lead_until_hours=24))
+    assert [len(truth) for *_, truth in free._validation_forecasts(4)] == [12, 12, 12, 12]
+
+
+def test_weights_are_taken_over_from_checkpoints_that_held_days_out(tmp_path: Path, wave: str) -> None:
+    runs = [
+        Trainer(config_for(tmp_path / name, wave, seed=seed, calibrate=True, lead_until_hours=12)).run()
+        for name, seed in (("a", 0), ("b", 1))
+    ]
+    settings: dict = {"initial": [str(runs[0])], "calibration_from": [str(run) for run in runs], "steps": 0}
+    model = load_checkpoint(Trainer(config_for(tmp_path, wave, lead_until_hours=12, **settings)).run())
+    one, other = (load_checkpoint(run) for run in runs)
+    assert not torch.equal(one.calibration, other.calibration)
+    torch.testing.assert_close(model.calibration, (one.calibration + other.calibration) / 2)
+    torch.testing.assert_close(model.head.weight, one.head.weight)
+
+    with pytest.raises(ValueError, match="calibrated for 1 steps, to 6 h; .* is for 2. Calibrate it"):
+        Trainer(config_for(tmp_path / "c", wave, **settings))
+
+
 def test_matched_source_has_the_first_ones_statistics(tmp_path: Path, wave: str) -> None:
     other = moving_wave()
     other["mean_sea_level_pressure"] = (other["mean_sea_level_pressure"] * 3 - 5e4).assign_attrs(units="Pa")
@@ -157,6 +201,7 @@ def test_forecast_does_not_cross_a_gap(tmp_path: Path) -> None:
     ({"ema": 1.0}, r"ema must lie in \[0, 1\)"),
     ({"earlier_stages": ["short"]}, "earlier_until_hours must name one hand-over for each"),
     ({"calibrate": True, "validation_end": ""}, "calibrate needs a validation span"),
+    ({"calibrate": True, "calibration_from": ["a"]}, "calibrate fits the weights that calibration_from would give"),
     ({"sources": {}}, "sources is empty.*sources.era5.store"),
     ({"sources": {"wave": {"start": "1999-01-01", "end": "1999-02-01"}}}, "span 1999-01-01..1999-02-01 holds 0 states.*Widen"),
     ({"learning_rate": float("inf"), "warm_up": 0}, "the loss is nan at step 1; lower learning_rate"),
@@ -173,18 +218,46 @@ def test_negative_share_is_refused() -> None:
         SourceConfig(share=-1.0)
 
 
-def test_calibration_takes_back_anomalies_that_are_too_strong(tmp_path: Path) -> None:
-    """Noise without memory: the best forecast is the mean field, and factors fall towards 0 from persistence's 1."""
+def test_calibration_finds_the_mean_field_in_noise(tmp_path: Path) -> None:
+    """Noise without memory: an untrained network repeats it, and the best forecast is the mean field."""
     path = store(tmp_path / "noise.zarr", make_analysis(steps=60, rows=13, columns=24))
     trainer = Trainer(config_for(tmp_path, path, calibrate=True, lead_until_hours=48, validation_leads=[6, 48]))
     before = trainer.validate()
-    factors = trainer.calibrate()
+    weights = trainer.calibrate()
     after = trainer.validate()
-    assert (factors[:4].mean(-1).diff(dim=0) < 0).all()
-    # Each factor is the mean of the one before and of what regresses white noise on white noise, about 0.
-    torch.testing.assert_close(factors[:3, 1].mean(-1), torch.tensor([0.5, 0.25, 0.125]), rtol=0, atol=0.1)
-    error = before["mean_sea_level_pressure 48 h"]
-    assert after["mean_sea_level_pressure 48 h"] == pytest.approx(error / 2**0.5, rel=0.05)
+    assert weights.shape == (8, 2, len(CHANNELS), 13)
+    assert float(weights.sum(dim=1).mean()) < 0.2  # the mean of ten days is common to both
+    for hours in (6, 48):
+        error = before[f"mean_sea_level_pressure {hours} h"]
+        assert after[f"mean_sea_level_pressure {hours} h"] == pytest.approx(error / 2**0.5, rel=0.1)
+
+
+def test_calibration_weighs_forecast_and_initial_state(tmp_path: Path, wave: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Truth made of both in known parts: the regression finds the parts, but for its penalty on the initial state."""
+    trainer = Trainer(config_for(tmp_path, wave, calibrate=True, lead_until_hours=12))
+    torch.manual_seed(0)
+    initial, forecast = torch.randn(2, 400, len(CHANNELS), 13, 24)
+    times = np.datetime64("2021-03-01T00") + np.arange(400) * np.timedelta64(6, "h")
+    now = trainer.average.usual_state(times)
+    then = {lead: trainer.average.usual_state(times + lead * np.timedelta64(6, "h")) for lead in (1, 2)}
+    batches = [
+        ValidationForecasts(lead, times, initial + now, forecast + usual, 0.6 * forecast + 0.2 * initial + usual)
+        for lead, usual in then.items()
+    ]
+    monkeypatch.setattr(trainer, "_validation_forecasts", lambda deepest: iter(batches))
+    of_forecast, of_initial = trainer.calibrate().unbind(dim=1)
+    torch.testing.assert_close(of_forecast, torch.full_like(of_forecast, 0.6), rtol=0, atol=0.01)
+    torch.testing.assert_close(of_initial, torch.full_like(of_initial, 0.2 / 1.1), rtol=0, atol=0.01)
+    shown = trainer.average.calibrated(batches[1].forecast, batches[1].initial, times, 12)
+    torch.testing.assert_close(shown - then[2], 0.6 * forecast + 0.2 / 1.1 * initial, rtol=0, atol=0.1)
+
+
+def test_usual_state_is_the_mean_of_the_hour(tmp_path: Path, wave: str) -> None:
+    model = Trainer(config_for(tmp_path, wave, calibrate=True)).model
+    span = open_analysis(wave).sel(time=slice("2021-02-27", "2021-03-08"))["mean_sea_level_pressure"]
+    for hour in (0, 18):
+        got = model.usual_state(np.array([f"2022-07-01T{hour:02d}"], "datetime64[ns]"))[0, 1]
+        np.testing.assert_allclose(got, span[span.time.dt.hour == hour].mean("time"), rtol=1e-6)
 
 
 def test_no_steps_only_calibrate(tmp_path: Path, wave: str) -> None:
@@ -198,17 +271,16 @@ def test_no_steps_only_calibrate(tmp_path: Path, wave: str) -> None:
     }
     second = load_checkpoint(Trainer(config_for(tmp_path, wave, **settings)).run())
     torch.testing.assert_close(second.head.weight, load_checkpoint(first).head.weight, rtol=0, atol=0)
-    assert second.damping.shape == (1, len(CHANNELS), 13)
+    assert second.calibration.shape == (1, 2, len(CHANNELS), 13)
 
 
-def test_calibrated_factors_are_in_the_checkpoint(tmp_path: Path, wave: str) -> None:
+def test_calibration_is_in_the_checkpoint_and_the_log(tmp_path: Path, wave: str) -> None:
     trainer = Trainer(config_for(tmp_path, wave, calibrate=True, lead_until_hours=12, validation_leads=[6]))
     folder = trainer.run()
-    torch.testing.assert_close(load_checkpoint(folder).damping, trainer.average.damping, rtol=0, atol=0)
+    torch.testing.assert_close(load_checkpoint(folder).calibration, trainer.average.calibration, rtol=0, atol=0)
     last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
-    np.testing.assert_allclose(
-        np.array([last["damping"][name] for name in CHANNELS]).T, trainer.average.damping.mean(-1), rtol=1e-6
-    )
+    logged = np.array([[last["calibration"][kind][name] for kind in ("forecast", "initial")] for name in CHANNELS])
+    np.testing.assert_allclose(logged.transpose(2, 1, 0), trainer.average.calibration.mean(-1), rtol=1e-5, atol=1e-7)
 
 
 def test_stage_must_go_beyond_the_earlier_ones(tmp_path: Path, wave: str) -> None:

@@ -27,6 +27,7 @@ class Extrapolation(nn.Module):
         super().__init__()
         self.requirements = requirements
         self.gain = nn.Parameter(torch.tensor(gain))
+        self.share_of_initial = 0.0  # per hour of lead time, in what is shown
         order = [float(CHANNELS.index(name) + 1) for name in requirements.channels]
         self.register_buffer("drift", drift * torch.tensor(order).view(-1, 1, 1))
 
@@ -42,6 +43,9 @@ class Extrapolation(nn.Module):
         hour = (target - target.astype("datetime64[D]")).astype(np.float32)
         forcings = torch.from_numpy(hour).view(-1, 1, 1, 1).expand(-1, 1, *self.requirements.grid_shape)
         return forcings.to(device), torch.from_numpy(lead_hours.astype(np.float32)).view(-1, 1).to(device)
+
+    def calibrated(self, fields: Tensor, initial: Tensor, initial_time: np.ndarray, lead_hours: int) -> Tensor:
+        return fields + self.share_of_initial * lead_hours * (initial - fields)
 
     def forward(self, frames: Tensor, forcings: Tensor, features: Tensor) -> Tensor:
         clock.sleep(float(os.environ.get("EXTRAPOLATION_SECONDS", 0)))  # a slow machine, where a test wants one

@@ -120,7 +120,7 @@ def test_unfinished_forecasts_are_left_out(made, tmp_path):
     np.testing.assert_array_equal(open_forecast(tmp_path / "forecast.zarr")["time"], made["time"][[0, 2, 3]])
     none = made.assign_coords(complete=("time", np.zeros(4, dtype=np.int8)))
     none.to_netcdf(tmp_path / "none.nc")
-    with pytest.raises(VerificationError, match="no forecast in .* is complete"):
+    with pytest.raises(StoreError, match="no forecast in .* is complete"):
         open_forecast(tmp_path / "none.nc")
 
 
