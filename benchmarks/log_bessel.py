@@ -27,7 +27,7 @@ from gpu.von_mises_fisher import concentration_of
 
 RESULT = Path(__file__).parent / "results" / "log_bessel.json"
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "gpu" / "log_bessel.npz"
-COUNT, TURNS = 65_536, 7
+COUNT, TURNS = 10_000, 9  # as many as SciPy is given: nobody's results leave the cache
 PEER_COUNTS = {
     "SciPy": 10_000,
     "published algorithm, our reading": 4000,
@@ -79,6 +79,7 @@ def best_rates(functions: dict[str, tuple[Function, int]], v: np.ndarray, x: np.
     for _ in range(turns):
         for name, (function, count) in functions.items():
             a, b = v[:count].copy(), x[:count].copy()
+            function(a, b)  # warms the caches that the library before it filled
             started = time.process_time()
             function(a, b)
             best[name] = min(best[name], (time.process_time() - started) / a.size)
