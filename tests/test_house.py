@@ -57,7 +57,7 @@ def test_version_is_said_once_and_everywhere_the_same():
 
 
 def test_extras_are_choices_of_run_time_only():
-    extras = {"gpu-cuda12", "gpu-cuda13", "cluster", "grib", "simulation", "cloud", "notebooks"}
+    extras = {"gpu-cuda12", "gpu-cuda13", "cluster", "grib", "simulation", "mixture", "cloud", "notebooks"}
     assert set(PROJECT["project"]["optional-dependencies"]) == extras
     assert set(PROJECT["dependency-groups"]) == {"test", "docs", "dev"}
 
@@ -139,7 +139,7 @@ def test_makefile_has_two_commands_for_a_newcomer():
 @pytest.fixture
 def bare_machine(tmp_path):
     """A folder with the Makefile, and a PATH on which only what a test puts there is found."""
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "hatch_build.py"):
         shutil.copy(ROOT / name, tmp_path)
     tools = tmp_path / "bin"
     tools.mkdir()
@@ -157,7 +157,8 @@ def bare_machine(tmp_path):
 
 
 OLD = "exit 1"  # whatever it is asked, also whether it is 3.11 or newer
-WITHOUT_VENV = '[[ "$*" == *version_info* ]]'
+WITHOUT_HEADERS = '[[ "$*" == *version_info* ]]'
+WITHOUT_VENV = '[[ "$*" == *version_info* || "$*" == *sysconfig* ]]'
 
 
 @pytest.mark.parametrize("command", ["forecast", "test"])
@@ -168,11 +169,15 @@ WITHOUT_VENV = '[[ "$*" == *version_info* ]]'
         ({"python3": OLD}, "make: Python 3.11 or newer is missing."),
         ({"python3": OLD, "python3.12": "exit 0"}, "make: a C++ compiler is missing. Install it: sudo apt-get install g++"),
         (
+            {"python3": WITHOUT_HEADERS, "c++": "exit 0"},
+            "make: Python's headers are missing. Install them: sudo apt-get install python3-dev",
+        ),
+        (
             {"python3": WITHOUT_VENV, "c++": "exit 0"},
             "make: Python's module venv is missing. Install it: sudo apt-get install python3-venv",
         ),
     ],
-    ids=["no python", "old python", "no compiler", "no venv"],
+    ids=["no python", "old python", "no compiler", "no headers", "no venv"],
 )
 def test_make_says_in_one_line_what_is_missing(bare_machine, command, there, said):
     done = bare_machine(command, **there)

@@ -29,6 +29,18 @@ SKYSOLVE_INLINE Pack load(const double* a) { Pack p; __builtin_memcpy(&p, a, siz
 SKYSOLVE_INLINE void store(double* a, Pack p) { __builtin_memcpy(a, &p, sizeof p); }
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
+// 1/a and 1/sqrt(a) to about an ulp, from 14 bits by one cubic and one linear step or one quartic: a third of a division's time.
+SKYSOLVE_INLINE Pack reciprocal(Pack a) {
+  __m512d one = _mm512_set1_pd(1.0), b = (__m512d)a, y = _mm512_rcp14_pd(b), e = _mm512_fnmadd_pd(b, y, one);
+  y = _mm512_fmadd_pd(y, _mm512_fmadd_pd(e, e, e), y);
+  return (Pack)_mm512_fmadd_pd(y, _mm512_fnmadd_pd(b, y, one), y);
+}
+SKYSOLVE_INLINE Pack reciprocal_root(Pack a) {
+  __m512d b = (__m512d)a, y = _mm512_rsqrt14_pd(b), e = _mm512_fnmadd_pd(_mm512_mul_pd(b, y), y, _mm512_set1_pd(1.0));
+  __m512d series = _mm512_fmadd_pd(_mm512_set1_pd(0.3125), e, _mm512_set1_pd(0.375));
+  series = _mm512_fmadd_pd(series, e, _mm512_set1_pd(0.5));
+  return (Pack)_mm512_fmadd_pd(_mm512_mul_pd(y, e), series, y);
+}
 SKYSOLVE_INLINE Pack square_root(Pack a) { return (Pack)_mm512_sqrt_pd((__m512d)a); }
 SKYSOLVE_INLINE Pack nearest(Pack a) { return (Pack)_mm512_roundscale_pd((__m512d)a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 SKYSOLVE_INLINE Pack madd(Pack a, Pack b, Pack c) { return (Pack)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c); }
@@ -45,6 +57,10 @@ SKYSOLVE_INLINE Pack madd(Pack a, Pack b, Pack c) { for (int i = 0; i < LANES; i
 #else
 SKYSOLVE_INLINE Pack madd(Pack a, Pack b, Pack c) { return a * b + c; }
 #endif
+#endif
+#if !(defined(__AVX512F__) && defined(__AVX512DQ__))
+SKYSOLVE_INLINE Pack reciprocal(Pack a) { return 1.0 / a; }
+SKYSOLVE_INLINE Pack reciprocal_root(Pack a) { return 1.0 / square_root(a); }
 #endif
 SKYSOLVE_INLINE double largest(Pack a) {
   double most = a[0];

@@ -61,7 +61,7 @@ template <class R> SKYSOLVE_INLINE Two<R> operator*(Two<R> a, Two<R> b) {
 }
 
 template <class R> SKYSOLVE_INLINE Two<R> inverse(Two<R> a) {
-  R d = 1.0 / a.hi;
+  R d = reciprocal(a.hi);
   return {d, (residual(constant<R>(1.0), d, a.hi) - d * a.lo) * d};
 }
 

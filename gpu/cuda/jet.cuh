@@ -33,6 +33,7 @@ template <class R> SKYSOLVE_INLINE Jet<R> operator/(double c, const Jet<R>& a) {
   R i = 1.0 / a.f;
   return c * compose(a, i, -i * i, 2.0 * i * i * i);
 }
+template <class R> SKYSOLVE_INLINE Jet<R> reciprocal(const Jet<R>& a) { return 1.0 / a; }
 template <class R> SKYSOLVE_INLINE Jet<R> operator/(const Jet<R>& a, const Jet<R>& b) { return a * (1.0 / b); }
 template <class R> SKYSOLVE_INLINE Jet<R> madd(const Jet<R>& a, const Jet<R>& b, const Jet<R>& c) { return a * b + c; }
 template <class M, class R> SKYSOLVE_INLINE Jet<R> select(M choose, const Jet<R>& a, const Jet<R>& b) {

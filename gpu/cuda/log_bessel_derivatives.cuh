@@ -46,8 +46,8 @@ SKYSOLVE_FAR_DERIVATIVES(derivatives_k_12, -, remainder_k_12(a.w, a.p * a.p))
 SKYSOLVE_FAR_DERIVATIVES(derivatives_k_8, -, remainder_k_8(a.w, a.p * a.p))
 #undef SKYSOLVE_FAR_DERIVATIVES
 
-template <class R> SKYSOLVE_INLINE Jet<R> derivatives_i_near(R v_value, R x_value, double scaled) {
-  Jet<R> v = order_jet(v_value), x = argument_jet(x_value), tail = series_tail(v, x, largest(x_value)), next = logarithm(v + 1.0);
+template <int TERMS, class R> SKYSOLVE_INLINE Jet<R> derivatives_i_near(R v_value, R x_value, double scaled) {
+  Jet<R> v = order_jet(v_value), x = argument_jet(x_value), tail = series_tail<TERMS>(v, x), next = logarithm(v + 1.0);
   Jet<R> whole = v * (logarithm(0.5 * x) - next + 1.0) - 0.5 * next - stirling_rest(v) + logarithm(tail + 1.0);
   whole.x = whole.x - scaled;
   return whole;
@@ -97,7 +97,7 @@ SKYSOLVE_INLINE bool has_derivatives(double v, double x) {  // false for nan
   return v >= 0 && x >= TINY_ARGUMENT && v <= LARGEST_RADIUS && x <= LARGEST_RADIUS;
 }
 SKYSOLVE_INLINE Jet<double> no_derivatives() {
-  constexpr double nan = INFINITE - INFINITE;
+  const double nan = not_a_number();
   return {nan, nan, nan, nan, nan, nan};
 }
 SKYSOLVE_INLINE Jet<double> derivatives_i_remote(double v, double x, double scaled) {

@@ -12,14 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from flint import acb, arb, arb_mat, arb_poly, ctx, fmpq
 
-ctx.prec = 160
+BITS = 160
 HEADER = Path(__file__).with_name("log_bessel_tables.cuh")
+ctx.prec = BITS
 PI = arb.pi()
-DROPPED = 1e-17  # Chebyshev coefficients below this are left out; all polynomials stand for functions of size 2 at most
+# Chebyshev coefficients below this are left out. Functions have size 2 at most; remainders, 0.01, so that their own rounding
+# is nothing.
+DROPPED, DROPPED_OF_REMAINDER = 1e-17, 3e-17
 TERMS = 16  # of the uniform expansion, enough from r = 24
 
 Function1 = Callable[[arb], arb]
@@ -52,6 +56,7 @@ def expansion_polynomials(terms: int) -> list[list[Fraction]]:
 
 
 def chebyshev_points(count: int) -> list[arb]:
+    """Zeros of T_count."""
     return [((2 * i + 1) * PI / (2 * count)).cos() for i in range(count)]
 
 
@@ -87,7 +92,7 @@ def affine(low: float, high: float) -> Function1:
 
 
 def fit(f: Function1, low: float, high: float, count: int, *, own_variable: bool = False) -> list[float]:
-    """Polynomial in the affine variable of [low, high], or in its own where that is short and well conditioned; lowest first."""
+    """Polynomial in the affine variable of [low, high], or in its own if that is well conditioned; lowest power first."""
     onto = affine(low, high)
     values = arb_mat([[f(onto(t))] for t in chebyshev_points(count)])
     coefficients = [(chebyshev_matrix(count) * values)[k, 0] for k in range(count)]
@@ -102,14 +107,16 @@ def fit(f: Function1, low: float, high: float, count: int, *, own_variable: bool
     return [float(c.mid()) for c in powers]
 
 
-def fit2(f: Function2, a: tuple[float, float], b: tuple[float, float], counts: tuple[int, int]) -> list[list[float]]:
+def fit2(
+    f: Function2, a: tuple[float, float], b: tuple[float, float], counts: tuple[int, int], *, dropped: float = DROPPED
+) -> list[list[float]]:
     """Polynomial in the affine variables of two intervals: a row for each power of the first, lowest first."""
     m, n = counts
     onto_a, onto_b = affine(*a), affine(*b)
     values = arb_mat([[f(onto_a(s), onto_b(t)) for t in chebyshev_points(n)] for s in chebyshev_points(m)])
     table = chebyshev_matrix(m) * values * chebyshev_matrix(n).transpose()
     size = [[abs(float(table[i, j].mid())) for j in range(n)] for i in range(m)]
-    lengths = [max((j + 1 for j in range(n) if size[i][j] > DROPPED), default=0) for i in range(m)]
+    lengths = [max((j + 1 for j in range(n) if size[i][j] > dropped), default=0) for i in range(m)]
     rows = max(i + 1 for i in range(m) if lengths[i])
     if rows > m - 2 or max(lengths) > n - 1:
         raise ArithmeticError(f"{counts} Chebyshev points are too few on {a} x {b}.")
@@ -122,14 +129,17 @@ def fit2(f: Function2, a: tuple[float, float], b: tuple[float, float], counts: t
 
 
 def log_i(v: arb, x: arb) -> arb:
+    """Log I_v(x)."""
     return acb(x).bessel_i(acb(v)).real.log()
 
 
 def bessel_k(v: arb, x: arb) -> arb:
+    """K_v(x)."""
     return acb(x).bessel_k(acb(v)).real
 
 
 def phase(v: arb, x: arb) -> tuple[arb, arb]:
+    """R - v asinh(v/x), and r."""
     r = (v * v + x * x).sqrt()
     return r - v * (v / x).asinh(), r
 
@@ -165,19 +175,24 @@ def temme_parts(y: arb, q: arb) -> tuple[arb, arb, arb, arb]:
     return (minus - plus) / (2 * u), (plus + minus) / 2, (minus_q - plus_q) / (2 * u), (plus_q + minus_q) / 2
 
 
+def temme_part(k: int, q: arb, y: arb) -> arb:
+    """One of them."""
+    return temme_parts(y, q)[k]
+
+
 def log_reflection(y: arb) -> arb:
-    """log(pi u / sin(pi u)) in u^2"""
+    """log(pi u / sin(pi u)) in u^2."""
     z = PI * y.sqrt()
     return (z / z.sin()).log()
 
 
-def scaled_k(y: arb, ix: arb) -> arb:
+def scaled_k(ix: arb, y: arb) -> arb:
     """e^x sqrt(2x/pi) K_u(x), y = u^2, ix = 1/x."""
     x = 1 / ix
     return bessel_k(y.sqrt(), x) * x.exp() * (2 * x / PI).sqrt()
 
 
-def scaled_k_slope(y: arb, ix: arb) -> arb:
+def scaled_k_slope(ix: arb, y: arb) -> arb:
     """-e^x sqrt(2x/pi) K_u'(x): even in u, unlike K_{u+1} = -K_u' + (u/x) K_u (DLMF 10.29.2)."""
     u, x = y.sqrt(), 1 / ix
     return (bessel_k(u + 1, x) - u * ix * bessel_k(u, x)) * x.exp() * (2 * x / PI).sqrt()
@@ -190,6 +205,7 @@ def atanh_tail(y: arb) -> arb:
 
 
 def arb_of(c: Fraction) -> arb:
+    """The nearest ball."""
     return arb(fmpq(c.numerator, c.denominator))
 
 
@@ -203,6 +219,7 @@ def two_doubles(value: arb, bits: int = 53) -> tuple[float, float]:
 
 
 def declare(name: str, values: Sequence[float | int], what: str, kind: str = "double") -> str:
+    """An array in C++."""
     texts = [value.hex() if isinstance(value, float) else str(value) for value in values]
     lines, line = [], "   "
     for text in texts:
@@ -226,10 +243,12 @@ def declare_rows(name: str, rows: Sequence[Sequence[float]], what: str) -> str:
 
 
 def header() -> str:
+    """The text of the header; the same whatever precision the caller works in."""
+    ctx.prec = BITS
     expansion = expansion_polynomials(TERMS)
     parts = [
         "// Written by gpu/cuda/make_log_bessel_tables.py; edit that instead. Polynomials: highest power first.\n"
-        "#pragma once\n#include \"double_double.cuh\"\n\nnamespace SKYSOLVE_NAMESPACE {\n"
+        '#pragma once\n#include "double_double.cuh"\n\nnamespace SKYSOLVE_NAMESPACE {\n'
     ]
     for name, value in (("LOG_2PI", (2 * PI).log()), ("LOG_PI_2", (PI / 2).log()), ("HALF_LOG_PI_4", (PI / 4).log() / 2)):
         high, low = two_doubles(value)
@@ -246,21 +265,39 @@ def header() -> str:
             "k D_k + 2 s D_k', the same of I_{v+1}/I_v",
         ),
         declare_polynomial("ATANH_TAIL", fit(atanh_tail, 0, 0.0402, 14, own_variable=True), atanh_tail.__doc__ or ""),
-        declare_polynomial("EXP", fit(lambda t: t.exp(), -0.3466, 0.3466, 18, own_variable=True), "exp on [-log(2)/2, log(2)/2], widened"),
+        declare_polynomial(
+            "EXP", fit(lambda t: t.exp(), -0.3466, 0.3466, 18, own_variable=True), "exp on [-log(2)/2, log(2)/2], widened"
+        ),
         declare_polynomial("SINH", [1 / math.factorial(2 * k + 1) for k in range(7)], "sinh(z)/z in z^2 <= 1/4"),
         declare_polynomial("STIRLING", fit(shifted_stirling, 1 / 9, 1, 34), shifted_stirling.__doc__ or ""),
-        declare_rows("I_8_12", fit2(remainder_i, (1 / 12, 1 / 8), (0, 1), (18, 30)), "log I remainder in 1/r, v/r"),
-        declare_rows("I_12_24", fit2(remainder_i, (1 / 24, 1 / 12), (0, 1), (18, 30)), "log I remainder in 1/r, v/r"),
-        declare_rows("K_8_12", fit2(remainder_k, (1 / 12, 1 / 8), (0, 1), (16, 44)), "log K remainder in 1/r, (v/r)^2"),
-        declare_rows("K_12_24", fit2(remainder_k, (1 / 24, 1 / 12), (0, 1), (16, 34)), "log K remainder in 1/r, (v/r)^2"),
+        declare_rows(
+            "I_8_12",
+            fit2(remainder_i, (1 / 12, 1 / 8), (0, 1), (18, 30), dropped=DROPPED_OF_REMAINDER),
+            "log I remainder in 1/r, v/r",
+        ),
+        declare_rows(
+            "I_12_24",
+            fit2(remainder_i, (1 / 24, 1 / 12), (0, 1), (18, 30), dropped=DROPPED_OF_REMAINDER),
+            "log I remainder in 1/r, v/r",
+        ),
+        declare_rows(
+            "K_8_12",
+            fit2(remainder_k, (1 / 12, 1 / 8), (0, 1), (16, 44), dropped=DROPPED_OF_REMAINDER),
+            "log K remainder in 1/r, (v/r)^2",
+        ),
+        declare_rows(
+            "K_12_24",
+            fit2(remainder_k, (1 / 24, 1 / 12), (0, 1), (16, 34), dropped=DROPPED_OF_REMAINDER),
+            "log K remainder in 1/r, (v/r)^2",
+        ),
         declare_polynomial("LOG_REFLECTION", fit(log_reflection, 0, 0.25, 28), log_reflection.__doc__ or ""),
     ]
     for k, name in enumerate(("TEMME_D", "TEMME_E", "TEMME_D_Q", "TEMME_E_Q")):
-        rows = fit2(lambda q, y, k=k: temme_parts(y, q)[k], (0, 0.25), (0, 0.25), (13, 13))
+        rows = fit2(partial(temme_part, k), (0, 0.25), (0, 0.25), (13, 13))
         parts.append(declare_rows(name, rows, "see temme_parts; in q = x^2/4 and u^2, both at most 1/4"))
     for name, low, high in (("1_5_2", 0.4, 1.0), ("5_2_8", 0.125, 0.4)):
         for letter, function in (("K", scaled_k), ("K_SLOPE", scaled_k_slope)):
-            rows = fit2(lambda ix, y, f=function: f(y, ix), (low, high), (0, 0.25), (24, 13))
+            rows = fit2(function, (low, high), (0, 0.25), (24, 13))
             parts.append(declare_rows(f"{letter}_{name}", rows, f"{function.__doc__}".split("\n")[0]))
     return "\n".join(parts) + "}  // namespace SKYSOLVE_NAMESPACE\n"
 

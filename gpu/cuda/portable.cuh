@@ -50,6 +50,8 @@ SKYSOLVE_INLINE double madd(double a, double b, double c) { return __builtin_fma
 SKYSOLVE_INLINE double madd(double a, double b, double c) { return a * b + c; }
 #endif
 #endif
+SKYSOLVE_INLINE double reciprocal(double a) { return 1.0 / a; }
+SKYSOLVE_INLINE double reciprocal_root(double a) { return 1.0 / square_root(a); }
 SKYSOLVE_INLINE double largest(double a) { return a; }
 SKYSOLVE_INLINE double value_of(double a) { return a; }
 SKYSOLVE_INLINE double select(bool choose, double a, double b) { return choose ? a : b; }

@@ -4,7 +4,7 @@
 |---|---|---|
 | `by_arb` | Arb's certified hypergeometric functions | r = sqrt(v^2 + x^2) up to a few thousand |
 | `by_expansion` | 50 terms of the uniform expansion with exact coefficients (DLMF 10.41.3-4) | r >= 64 |
-| `by_definition` | power series of I about its largest term; trapezoidal sums of the integral of K (DLMF 10.25.2, 10.32.9) | all |
+| `by_definition` | power series of I about its largest term, trapezoidal sums for K (DLMF 10.25.2, 10.32.9) | all |
 
 mpmath is no route: its `besselk` fails at some corners (small x with large order).
 """

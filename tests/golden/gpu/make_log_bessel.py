@@ -2,8 +2,8 @@
 
     python -m tests.golden.gpu.make_log_bessel
 
-Columns: `v`, `x`; `log_i` + `log_i_rest` and `log_k` + `log_k_rest`, where the rests are single precision; `kind`, an index into
-KINDS. Routes and the agreement asked for: tests/helpers/bessel_reference.py. Takes ten minutes on one core.
+Columns: `v`, `x`; `log_i` + `log_i_rest` and `log_k` + `log_k_rest`, where the rests are single precision; `kind`, an index
+into KINDS. Routes and the agreement asked for: tests/helpers/bessel_reference.py. Takes two minutes on one core.
 """
 
 from __future__ import annotations

@@ -1,0 +1,83 @@
+"""The build hook: what it says when something is missing, and that it names what it built."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import sysconfig
+import types
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def hook(monkeypatch):
+    """hatch_build.py beside a stand-in for hatchling, which only the build itself has."""
+    interface = types.ModuleType("interface")
+    interface.BuildHookInterface = object
+    parents = ("hatchling", "hatchling.builders", "hatchling.builders.hooks", "hatchling.builders.hooks.plugin")
+    for name in parents:
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, f"{parents[-1]}.interface", interface)
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_missing_compiler_is_one_line(hook, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(SystemExit) as stopped:
+        hook.find_compiler()
+    assert str(stopped.value).startswith("skysolve: a C++17 compiler is missing")
+    assert "sudo apt-get install g++" in str(stopped.value)
+    assert "\n" not in str(stopped.value)
+    monkeypatch.delenv("CXX")
+    monkeypatch.setattr(hook.shutil, "which", lambda name: None)
+    with pytest.raises(SystemExit, match="a C\\+\\+17 compiler is missing"):
+        hook.find_compiler()
+
+
+def test_missing_headers_are_one_line(hook, monkeypatch, tmp_path):
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(SystemExit, match="Python's headers are missing.* sudo apt-get install python3-dev"):
+        hook.find_headers()
+
+
+def test_a_failed_compilation_shows_what_the_compiler_said(hook, tmp_path):
+    (tmp_path / "broken.cpp").write_text("int main( {")
+    with pytest.raises(SystemExit, match="compiling the kernels failed: .*broken.cpp(.|\n)*error"):
+        hook.run([*hook.find_compiler(), "-c", str(tmp_path / "broken.cpp"), "-o", str(tmp_path / "broken.o")])
+
+
+def test_every_family_has_its_sources_and_its_library(hook):
+    for family in hook.FAMILIES:
+        assert (ROOT / "gpu" / "cpu" / f"{family.name}_kernels.cpp").is_file()
+        assert (ROOT / "gpu" / "cpu" / f"{family.name}_module.cpp").is_file() == family.is_module
+        assert (ROOT / "gpu" / family.file_name()).is_file()
+
+
+def test_only_wheels_are_compiled_and_the_extension_is_shipped(hook, monkeypatch, tmp_path):
+    built = []
+    monkeypatch.setattr(hook, "build", lambda gpu, family, *_: built.append(family) or gpu / f"_{family.name}.so")
+    one = hook.KernelBuildHook()
+    one.root, one.target_name = str(tmp_path), "sdist"
+    one.initialize("standard", {})
+    assert built == []
+    one.target_name = "wheel"
+    data = {"artifacts": [], "force_include": {}}
+    one.initialize("standard", data)
+    assert tuple(built) == hook.FAMILIES
+    assert data["pure_python"] is False
+    assert data["infer_tag"] is True
+    assert data["artifacts"][0] == "gpu/_log_bessel.so"
+    assert len(data["force_include"]) == len(hook.FAMILIES)
+
+
+def test_the_makefile_builds_again_when_a_source_changes():
+    needs = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("NEEDS"))
+    for source in ("gpu/cpu/*", "gpu/cuda/*.cuh", "hatch_build.py"):
+        assert source in needs
