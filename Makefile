@@ -62,8 +62,6 @@ $(VENV)/.ready-to-forecast $(VENV)/.ready-to-test: $(NEEDS)
 	[ -n "$$python" ] || stop "Python 3.11 or newer is missing. Install it (sudo apt-get install python3 python3-venv) or set PYTHON=."
 	command -v "$${CXX:-c++}" >/dev/null || command -v g++ >/dev/null \
 	    || stop "a C++ compiler is missing. Install it: sudo apt-get install g++"
-	"$$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
-	    || stop "Python's headers are missing. Install them: sudo apt-get install python3-dev"
 	if ! "$(PY)" -c '' 2>/dev/null; then
 	    "$$python" -c 'import ensurepip, venv' 2>/dev/null \
 	        || stop "Python's module venv is missing. Install it: sudo apt-get install python3-venv"

@@ -1,7 +1,8 @@
 """Compile the CPU kernels of `gpu` while the package is built; hatchling calls it for wheels and editable installs alike.
 
-A family of kernels is one line in FAMILIES. gpu/cpu/<name>_kernels.cpp is compiled once for each instruction set; with
-gpu/cpu/<name>_module.cpp beside it the result is the Python module `gpu._<name>`, without it a library for ctypes.
+A family of kernels is one line in FAMILIES. gpu/cpu/<name>_kernels.cpp is compiled once for each instruction set, and
+gpu/cpu/<name>_loops.cpp, where there is one, once; both make the library gpu/lib<name>.so, which Python loads by ctypes. So
+neither Python's nor NumPy's headers are needed, and one wheel serves all versions of both.
 """
 
 from __future__ import annotations
@@ -23,17 +24,12 @@ class Family(NamedTuple):
 
     name: str
     flags: tuple[str, ...]
-    is_module: bool = True
-
-    def file_name(self) -> str:
-        """What it is linked to, in gpu/."""
-        return f"_{self.name}{sysconfig.get_config_var('EXT_SUFFIX') if self.is_module else '.so'}"
 
 
 FAMILIES = (
     # No contraction: the compensated sums are written as they must be rounded (gpu/cuda/double_double.cuh).
     Family("log_bessel", ("-ffp-contract=off", "-pthread")),
-    Family("spherical_depthwise", ("-ffp-contract=fast", "-fopenmp"), is_module=False),
+    Family("spherical_depthwise", ("-ffp-contract=fast", "-fopenmp")),
 )
 FLAGS = ["-std=gnu++17", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-w"]
 X86 = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512dq"]}
@@ -48,11 +44,11 @@ class KernelBuildHook(BuildHookInterface):
         """Compile every family in place and name the results to the builder."""
         if self.target_name != "wheel":
             return
-        compiler, include = find_compiler(), find_headers()
+        compiler = find_compiler()
         build_data["pure_python"] = False
-        build_data["infer_tag"] = True
+        build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
         for family in FAMILIES:
-            linked = build(Path(self.root) / "gpu", family, compiler, include)
+            linked = build(Path(self.root) / "gpu", family, compiler)
             relative = str(linked.relative_to(self.root))
             build_data["artifacts"].append(relative)
             build_data["force_include"][str(linked)] = relative
@@ -71,35 +67,23 @@ def find_compiler() -> list[str]:
     return wanted
 
 
-def find_headers() -> list[str]:
-    """Folders of the headers of Python and NumPy."""
-    import numpy as np
-
-    python = sysconfig.get_path("include")
-    if not (Path(python) / "Python.h").exists():
-        stop(
-            "Python's headers are missing, the kernels are compiled on installing. Install them: "
-            "sudo apt-get install python3-dev"
-        )
-    return [f"-I{python}", f"-I{np.get_include()}"]
-
-
-def build(gpu: Path, family: Family, compiler: list[str], include: list[str]) -> Path:
+def build(gpu: Path, family: Family, compiler: list[str]) -> Path:
     """Compile and link one family; return what was linked."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     folder = gpu.parent / "build" / "kernels" / family.name
     folder.mkdir(parents=True, exist_ok=True)
-    compile_flags = [*FLAGS, *family.flags, "-c"]
     objects = []
-    if family.is_module:
-        objects.append(folder / "module.o")
-        module = [str(gpu / "cpu" / f"{family.name}_module.cpp"), *include, *(["-DSKYSOLVE_X86"] if x86 else [])]
-        run([*compiler, *compile_flags, *module, "-o", str(objects[-1])])
-    for name, flags in {"portable": [], **(X86 if x86 else {})}.items():
+
+    def compile_to(name: str, *arguments: str) -> None:
         objects.append(folder / f"{name}.o")
-        kernels = [str(gpu / "cpu" / f"{family.name}_kernels.cpp"), *flags, f"-DSKYSOLVE_NAMESPACE=skysolve_{name}"]
-        run([*compiler, *compile_flags, *kernels, "-o", str(objects[-1])])
-    linked = gpu / family.file_name()
+        run([*compiler, *FLAGS, *family.flags, "-c", *arguments, "-o", str(objects[-1])])
+
+    loops = gpu / "cpu" / f"{family.name}_loops.cpp"
+    if loops.exists():
+        compile_to("loops", str(loops), *(["-DSKYSOLVE_X86"] if x86 else []))
+    for name, flags in {"portable": [], **(X86 if x86 else {})}.items():
+        compile_to(name, str(gpu / "cpu" / f"{family.name}_kernels.cpp"), *flags, f"-DSKYSOLVE_NAMESPACE=skysolve_{name}")
+    linked = gpu / f"lib{family.name}.so"
     partial = linked.with_suffix(".partial")  # a running process keeps the file that it loaded
     run([*compiler, "-shared", *family.flags, *map(str, objects), "-o", str(partial)])
     partial.replace(linked)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 KERNEL_SIZES = (5, 7)  # those of large-kernel attention
-_LIBRARY = Path(__file__).parent / "_spherical_depthwise.so"
+_LIBRARY = Path(__file__).parent / "libspherical_depthwise.so"
 
 
 class _Shape(ctypes.Structure):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import sysconfig
 import types
 from pathlib import Path
 
@@ -41,12 +40,6 @@ def test_a_missing_compiler_is_one_line(hook, monkeypatch):
         hook.find_compiler()
 
 
-def test_missing_headers_are_one_line(hook, monkeypatch, tmp_path):
-    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
-    with pytest.raises(SystemExit, match="Python's headers are missing.* sudo apt-get install python3-dev"):
-        hook.find_headers()
-
-
 def test_a_failed_compilation_shows_what_the_compiler_said(hook, tmp_path):
     (tmp_path / "broken.cpp").write_text("int main( {")
     with pytest.raises(SystemExit, match="compiling the kernels failed: .*broken.cpp(.|\n)*error"):
@@ -56,8 +49,7 @@ def test_a_failed_compilation_shows_what_the_compiler_said(hook, tmp_path):
 def test_every_family_has_its_sources_and_its_library(hook):
     for family in hook.FAMILIES:
         assert (ROOT / "gpu" / "cpu" / f"{family.name}_kernels.cpp").is_file()
-        assert (ROOT / "gpu" / "cpu" / f"{family.name}_module.cpp").is_file() == family.is_module
-        assert (ROOT / "gpu" / family.file_name()).is_file()
+        assert (ROOT / "gpu" / f"lib{family.name}.so").is_file()
 
 
 def test_only_wheels_are_compiled_and_the_extension_is_shipped(hook, monkeypatch, tmp_path):
@@ -72,7 +64,7 @@ def test_only_wheels_are_compiled_and_the_extension_is_shipped(hook, monkeypatch
     one.initialize("standard", data)
     assert tuple(built) == hook.FAMILIES
     assert data["pure_python"] is False
-    assert data["infer_tag"] is True
+    assert data["tag"].startswith("py3-none-")
     assert data["artifacts"][0] == "gpu/_log_bessel.so"
     assert len(data["force_include"]) == len(hook.FAMILIES)
 

@@ -319,7 +319,7 @@ def test_wrong_thread_counts_and_instruction_sets_are_refused():
         set_threads(0)
     with pytest.raises(TypeError, match="count must be an integer; got 1.5"):
         set_threads(1.5)
-    with pytest.raises(ValueError, match='"mmx" is not available here'):
+    with pytest.raises(ValueError, match="'mmx' is not available here"):
         _log_bessel.set_instruction_set("mmx")
 
 
