@@ -9,8 +9,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
-#include <vector>
 
 namespace {
 
@@ -75,16 +75,33 @@ INLINE void store(Lanes value, int count, uint16_t* to) {
     for (int c = 0; c < count; ++c) to[c] = halves[c];
 }
 
+// Memory that a thread keeps from call to call: fresh pages would cost as much as the filter.
+struct Buffer {
+    Lanes* values = nullptr;
+    int64_t size = 0;
+    Lanes* with_room_for(int64_t count) {
+        if (size < count) {
+            std::free(values);
+            values = static_cast<Lanes*>(std::aligned_alloc(sizeof(Lanes), count * sizeof(Lanes)));
+            size = count;
+        }
+        return values;
+    }
+    ~Buffer() { std::free(values); }
+};
+thread_local Buffer panels, lines_of_output, rows_beyond_north, rows_beyond_south;
+
 // Sixteen channels of some rows, with columns continued around the globe by `reach` on both sides.
 template <typename T>
 struct Panel {
     Shape shape;
     int64_t width;
-    std::vector<Lanes> values;
+    Lanes* values;
 
-    explicit Panel(const Shape& s) : shape(s), width(s.columns + 2 * s.reach()), values((BAND + 2 * s.reach()) * width) {}
+    explicit Panel(const Shape& s)
+        : shape(s), width(s.columns + 2 * s.reach()), values(panels.with_room_for((BAND + 2 * s.reach()) * width)) {}
 
-    Lanes* row(int64_t r) { return values.data() + r * width; }
+    Lanes* row(int64_t r) { return values + r * width; }
 
     // Row `number` of the field into row `slot`; beyond the poles what lies there, or zeros.
     INLINE void fill(const T* field, int64_t slot, int64_t number, int count, bool over_poles) {
@@ -200,8 +217,7 @@ INLINE void forward_panel(const Shape& s, const T* x, const float* weight, const
     pack_taps(weight, s, first, count, false, taps);
     if (bias) load(bias + first, count, reinterpret_cast<float*>(&start));
     Panel<T> panel(s);
-    std::vector<Lanes> line(s.columns);
-    filter_rows<K>(x + offset, panel, taps, start, count, 0, s.rows, true, line.data(), [&](int64_t y, const Lanes* values) {
+    filter_rows<K>(x + offset, panel, taps, start, count, 0, s.rows, true, lines_of_output.with_room_for(s.columns), [&](int64_t y, const Lanes* values) {
         T* to = out + offset + y * s.columns * s.channels;
         for (int64_t c = 0; c < s.columns; ++c) store(values[c], count, to + c * s.channels);
     });
@@ -217,16 +233,18 @@ INLINE void input_gradient_panel(const Shape& s, const T* gradient, const float*
     Lanes taps[K * K];
     pack_taps(weight, s, first, count, true, taps);
     Panel<T> panel(s);
-    std::vector<Lanes> line(columns), north(reach * columns), south(reach * columns);
+    Lanes* line = lines_of_output.with_room_for(columns);
+    Lanes* north = rows_beyond_north.with_room_for(reach * columns);
+    Lanes* south = rows_beyond_south.with_room_for(reach * columns);
     const Lanes none = {};
-    const auto keep = [&](std::vector<Lanes>& rows, int64_t number, const Lanes* values) {
+    const auto keep = [&](Lanes* rows, int64_t number, const Lanes* values) {
         for (int64_t c = 0; c < columns; ++c) rows[number * columns + (c + half) % columns] = values[c];
     };
-    filter_rows<K>(gradient + offset, panel, taps, none, count, -reach, 0, false, line.data(),
+    filter_rows<K>(gradient + offset, panel, taps, none, count, -reach, 0, false, line,
                    [&](int64_t y, const Lanes* values) { keep(north, -1 - y, values); });
-    filter_rows<K>(gradient + offset, panel, taps, none, count, s.rows, s.rows + reach, false, line.data(),
+    filter_rows<K>(gradient + offset, panel, taps, none, count, s.rows, s.rows + reach, false, line,
                    [&](int64_t y, const Lanes* values) { keep(south, y - s.rows, values); });
-    filter_rows<K>(gradient + offset, panel, taps, none, count, 0, s.rows, false, line.data(),
+    filter_rows<K>(gradient + offset, panel, taps, none, count, 0, s.rows, false, line,
                    [&](int64_t y, Lanes* values) {
                        const int64_t from_north = y - pole, from_south = s.rows - 1 - pole - y;
                        if (from_north >= 0 && from_north < reach)
@@ -244,7 +262,7 @@ INLINE void filter_gradient_panel(const Shape& s, const T* x, const T* gradient,
     const int count = int(std::min<int64_t>(LANES, s.channels - first)), reach = s.reach();
     const int64_t offset = b * s.rows * s.columns * s.channels + first;
     Panel<T> panel(s);
-    std::vector<Lanes> line(s.columns);
+    Lanes* line = lines_of_output.with_room_for(s.columns);
     Lanes sums[K * K + 1] = {};
     for (int64_t band = 0; band < s.rows; band += BAND) {
         const int64_t last = std::min(s.rows, band + BAND);
@@ -256,7 +274,7 @@ INLINE void filter_gradient_panel(const Shape& s, const T* x, const T* gradient,
                 sums[K * K] += line[c];
             }
             for (int i = 0; i < K; ++i)
-                correlate_row<K>(panel.row(y - band + i * s.dilation), line.data(), s.dilation, s.columns, sums + i * K);
+                correlate_row<K>(panel.row(y - band + i * s.dilation), line, s.dilation, s.columns, sums + i * K);
         }
     }
     for (int t = 0; t <= K * K; ++t) store(sums[t], count, out + (b * (K * K + 1) + t) * s.channels + first);
