@@ -381,16 +381,13 @@ class Trainer:
         return model
 
     def _daily_cycle(self) -> Float[Tensor, "phase channel lat lon"]:
-        """Mean state by phase of the day, over the days that are learned from.
-
-        Held-out days do not count: the season has moved on from the mean of the past when a forecast is made, and a
-        calibration has to see what that is worth.
-        """
-        source = self.sources[0]
-        phases = self.requirements.phase_of_day(source.times)
-        cycle = torch.zeros(self.requirements.phases_per_day, *source.shape, dtype=torch.float64)
+        """Mean state by phase of the day, over the span that gives the statistics."""
+        settings = next(iter(self.config.sources.values()))
+        whole = Source(SourceConfig(settings.store, settings.start, settings.end), self.config.channels)
+        phases = self.requirements.phase_of_day(whole.times)
+        cycle = torch.zeros(self.requirements.phases_per_day, *whole.shape, dtype=torch.float64)
         for position, phase in enumerate(phases):
-            cycle[phase] += source.states([position])[0] / int((phases == phase).sum())
+            cycle[phase] += whole.states([position])[0] / int((phases == phase).sum())
         return cycle.float()
 
     def _learning_rate(self, step: int) -> float:
