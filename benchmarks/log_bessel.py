@@ -10,7 +10,6 @@ finite. Writes `benchmarks/results/log_bessel.json`.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import warnings
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.log_bessel_peers import ESTIMATORS, available
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, store_result
 from gpu import _log_bessel, log_iv, log_kv, threads
 from gpu.von_mises_fisher import concentration_of
 
@@ -223,9 +222,7 @@ def main() -> None:
             "errors": errors(peers),
             "concentrations": fits(),
         }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"stored in {RESULT.relative_to(Path.cwd())}")
+    store_result(RESULT, result)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ Writes `benchmarks/results/log_bessel_gpu.json`. Needs a CUDA device, CuPy and t
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.log_bessel import GOLDEN, regions
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, store_result
 from gpu import backend, log_iv, log_kv, threads
 
 RESULT = Path(__file__).parent / "results" / "log_bessel_gpu.json"
@@ -120,9 +119,7 @@ def main() -> None:
         "throughput": throughput(cp),
         "one_cpu_core": one_core(),
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"stored in {RESULT.relative_to(Path.cwd())}")
+    store_result(RESULT, result)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 from datetime import UTC, datetime
@@ -38,6 +39,13 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
+
+
+def store_result(path: Path, result: dict[str, Any]) -> None:
+    """Write a measurement as JSON and say where it is."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"stored in {path.relative_to(Path.cwd())}")
 
 
 def _processor() -> str:

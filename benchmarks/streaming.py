@@ -29,7 +29,7 @@ import torch
 import xarray as xr
 import zarr
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, store_result
 from benchmarks.training_step import CASES, build
 from data_pipelines.build import build_analysis_store
 from data_pipelines.sample import sample_sources
@@ -207,10 +207,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result["reading"] = compare_reading(Path(folder))
         result["waiting"] = measure_waiting(Path(folder))
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    store_result(RESULT, result)
     print(json.dumps(result, indent=2))
-    print(f"stored in {RESULT.relative_to(Path.cwd())}")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import yaml
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, store_result
 from forecast.layers.large_kernel_attention import ChannelNorm
 from forecast.puyun import PuYun, PuYunConfig
 from forecast.requirements import Requirements
@@ -146,10 +146,8 @@ def main() -> None:
         "machine": describe_machine(),
         "results": [compare(case) for case in CASES],
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    store_result(RESULT, result)
     print(json.dumps(result["results"], indent=2))
-    print(f"stored in {RESULT.relative_to(Path.cwd())}")
 
 
 if __name__ == "__main__":

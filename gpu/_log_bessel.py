@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from gpu.native import load_library
 
 # In the order of `functions` in gpu/cpu/log_bessel_loops.cpp.
 DOCUMENTATION = {
@@ -35,10 +36,7 @@ _INPUTS = 2
 
 
 def _load() -> ctypes.CDLL:
-    path = Path(__file__).parent / "liblog_bessel.so"
-    if not path.exists():
-        raise ImportError(f"{path.name} was not built; install the package again with a C++ compiler at hand.")
-    library = ctypes.CDLL(str(path))
+    library = load_library("log_bessel")
     for name in ("loop", "data"):
         getattr(library, f"log_bessel_{name}").restype = ctypes.c_void_p
     library.log_bessel_instruction_set.restype = ctypes.c_char_p

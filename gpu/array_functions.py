@@ -20,6 +20,10 @@ class Function:
     scaled: float = 0.0
     sorted_by_regime: bool = True
 
+    def on_gpu(self, v: Any, x: Any) -> Any:
+        """Run the CUDA kernel on contiguous CuPy arrays of one shape and dtype; see `backend.run_kernel`."""
+        return backend.run_kernel(self.family, self.outputs, v, x, scaled=self.scaled, sorted_by_regime=self.sorted_by_regime)
+
 
 FUNCTIONS = {
     "log_iv": Function(_log_bessel.log_iv, "LogI"),
@@ -83,14 +87,7 @@ def on_cupy(name: str, v: Any, x: Any, *, out: Any = None) -> Any:
     except ValueError:
         shapes = [array.shape for array in arrays.values()]
         raise ValueError(f"v and x of {name} must broadcast; got shapes {shapes[0]} and {shapes[1]}.") from None
-    results = backend.run_kernel(
-        function.family,
-        function.outputs,
-        cp.ascontiguousarray(v),
-        cp.ascontiguousarray(x),
-        scaled=function.scaled,
-        sorted_by_regime=function.sorted_by_regime,
-    )
+    results = function.on_gpu(cp.ascontiguousarray(v), cp.ascontiguousarray(x))
     if out is not None:
         if function.outputs > 1 or out.shape != results[0].shape:
             raise ValueError(f"out of {name} must have shape {results[0].shape}; got {out.shape}.")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from gpu.native import load_library
+
 KERNEL_SIZES = (5, 7)  # those of large-kernel attention
-_LIBRARY = Path(__file__).parent / "libspherical_depthwise.so"
+_library = cache(load_library)  # at the first call: a GPU never makes one
 
 
 class _Shape(ctypes.Structure):
@@ -57,7 +58,7 @@ def _call(name: str, field: Tensor, kernel: int, dilation: int, has_poles: bool,
     shape = _Shape(batch, rows, columns, channels, kernel, dilation, has_poles)
     pointers = [None if tensor is None else ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
     half = ctypes.c_int(field.dtype == torch.bfloat16)
-    function = getattr(_library(), f"spherical_depthwise_{name}_skysolve_{instructions()}")
+    function = getattr(_library("spherical_depthwise"), f"spherical_depthwise_{name}_skysolve_{instructions()}")
     if function(ctypes.byref(shape), half, ctypes.c_int(torch.get_num_threads()), *pointers):
         raise ValueError(f"kernel must be one of {KERNEL_SIZES}; got {kernel}.")
 
@@ -68,15 +69,6 @@ def _like(x: Tensor) -> Tensor:
 
 def _float(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.detach().float().contiguous()
-
-
-@cache
-def _library() -> ctypes.CDLL:
-    if not _LIBRARY.exists():
-        raise ImportError(
-            f"{_LIBRARY.name} was not built; install the package again (make test does) with a C++ compiler at hand."
-        )
-    return ctypes.CDLL(str(_LIBRARY))
 
 
 @cache

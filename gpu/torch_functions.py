@@ -81,11 +81,6 @@ def evaluate(name: str, v: Tensor, x: Tensor) -> tuple[Tensor, ...]:
     return tuple(from_dlpack(result) for result in results)
 
 
-def sum_to(tensor: Tensor, shape: torch.Size) -> Tensor:
-    """Undo broadcasting: add up what came from one element."""
-    return tensor.sum_to_size(shape)
-
-
 class _LogBessel(torch.autograd.Function):
     """One of the four logs; its gradient is made of `_FirstDerivatives`."""
 
@@ -103,7 +98,7 @@ class _LogBessel(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
         v, x = ctx.saved_tensors
         to_v, to_x = _FirstDerivatives.apply(ctx.name, v, x)
-        return None, sum_to(gradient * to_v, v.shape), sum_to(gradient * to_x, x.shape)
+        return None, (gradient * to_v).sum_to_size(v.shape), (gradient * to_x).sum_to_size(x.shape)
 
     @staticmethod
     def jvp(ctx: Any, _: None, v_tangent: Tensor | None, x_tangent: Tensor | None) -> Tensor:
@@ -134,7 +129,7 @@ class _FirstDerivatives(torch.autograd.Function):
         v, x = ctx.saved_tensors
         vv, vx, xx = _SecondDerivatives.apply(ctx.name, v, x)
         to_v, to_x = v_gradient * vv + x_gradient * vx, v_gradient * vx + x_gradient * xx
-        return None, sum_to(to_v, v.shape), sum_to(to_x, x.shape)
+        return None, to_v.sum_to_size(v.shape), to_x.sum_to_size(x.shape)
 
     @staticmethod
     def jvp(ctx: Any, _: None, v_tangent: Tensor | None, x_tangent: Tensor | None) -> tuple[Tensor, Tensor]:

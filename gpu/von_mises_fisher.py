@@ -21,6 +21,15 @@ UNIT_TOLERANCE = 1e-3  # far above what float16 features lose, far below what fe
 ROWS_AT_ONCE = 1 << 28  # bytes of one block of features that is read from a store without chunks
 
 
+def log_normalizer(xp: Any, dimension: int, concentration: Any) -> Any:
+    """Log of the density at the mean direction, log C + kappa, for concentrations of the library whose module is `xp`."""
+    order = dimension / 2 - 1
+    positive = xp.where(concentration > 0, concentration, 1)
+    uniform = math.lgamma(dimension / 2) - math.log(2) - dimension / 2 * math.log(math.pi)
+    log_c = order * xp.log(positive) - dimension / 2 * LOG_2PI - log_ive(order, positive)
+    return xp.where(concentration > 0, log_c, uniform)
+
+
 class VonMisesFisher:
     """Von Mises-Fisher distributions on the sphere in `dimension` dimensions.
 
@@ -81,11 +90,7 @@ class VonMisesFisher:
 
     def log_normalizer(self) -> Any:
         """Log of the density at the mean direction: log C + kappa. Shape of the concentration."""
-        xp, kappa = self._xp, self.concentration
-        positive = xp.where(kappa > 0, kappa, 1)
-        uniform = math.lgamma(self.dimension / 2) - math.log(2) - self.dimension / 2 * math.log(math.pi)
-        log_c = self._order * xp.log(positive) - self.dimension / 2 * LOG_2PI - log_ive(self._order, positive)
-        return xp.where(kappa > 0, log_c, uniform)
+        return log_normalizer(self._xp, self.dimension, self.concentration)
 
     def log_prob(self, x: Any) -> Any:
         """Log density at unit vectors.

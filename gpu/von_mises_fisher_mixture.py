@@ -21,8 +21,7 @@ except ModuleNotFoundError as error:
     raise ImportError("VonMisesFisherMixture needs scikit-learn. Install it: pip install 'skysolve[mixture]'.") from error
 
 from gpu import backend
-from gpu.log_bessel import log_ive
-from gpu.von_mises_fisher import LOG_2PI, VonMisesFisher, concentration_of
+from gpu.von_mises_fisher import VonMisesFisher, concentration_of, log_normalizer
 
 ALGORITHMS = ("soft", "hard")
 
@@ -40,12 +39,8 @@ class _Run(NamedTuple):
 
 def _joint(features: Any, weights: Any, means: Any, concentrations: Any) -> Any:
     """Log of weight times density: shapes (count, p), (k,), (k, p), (k,) to (count, k)."""
-    xp, dimension = backend.namespace_of(means), means.shape[1]
-    order = dimension / 2 - 1
-    positive = xp.where(concentrations > 0, concentrations, 1)
-    log_c = order * xp.log(positive) - dimension / 2 * LOG_2PI - log_ive(order, positive) - positive
-    uniform = math.lgamma(dimension / 2) - math.log(2) - dimension / 2 * math.log(math.pi)
-    log_c = xp.where(concentrations > 0, log_c, uniform)
+    xp = backend.namespace_of(means)
+    log_c = log_normalizer(xp, means.shape[1], concentrations) - concentrations
     log_weights = xp.log(xp.where(weights > 0, weights, 1)) + xp.where(weights > 0, 0.0, -math.inf)
     return features @ (means * concentrations[:, None]).T + (log_c + log_weights)
 
