@@ -13,6 +13,7 @@ from rich.progress import Progress
 from data_pipelines.variables import Channel
 from forecast.verification import tables
 from forecast.verification.baselines import Baseline, ClimatologyForecast, Persistence, lead_steps
+from forecast.verification.blocks import Contest
 from forecast.verification.config import VerifyConfig
 from forecast.verification.fitting import check_baselines, fit_baselines
 from forecast.verification.inputs import (
@@ -26,7 +27,7 @@ from forecast.verification.inputs import (
 )
 from forecast.verification.regions import region_weights, regions_on
 from forecast.verification.sample import Sample, choose_sample, refuse_training_times, training_spans
-from forecast.verification.score import Contest, Results, score
+from forecast.verification.score import Results, score
 from forecast.verification.training import Climatology, TrainingData, load_training
 
 SHORT = "short"
@@ -42,8 +43,8 @@ class Verification:
     ----------
     contest, results
         What was scored, and the arrays that came out.
-    scores, significance, spectra, by_initial_time
-        The same as labelled datasets, as written.
+    scores, significance, spectra, by_initial_time, rank_histogram
+        The same as labelled datasets, as written; the last is empty if no forecast has members.
     targets
         What the forecast was held to, each with whether it was met.
     """
@@ -54,6 +55,7 @@ class Verification:
     significance: xr.Dataset
     spectra: xr.Dataset
     by_initial_time: xr.Dataset
+    rank_histogram: xr.Dataset
     targets: list[tables.Target]
 
     def significance_of(self, rival: str, lead: int, channel: int) -> float:
@@ -129,6 +131,7 @@ def evaluate(config: VerifyConfig) -> Verification:
         significance,
         tables.spectra_dataset(contest, results),
         tables.mse_dataset(contest, results),
+        tables.ranks_dataset(contest, results, regions),
         tables.judge(config.targets, contest, results, SHORT),
     )
 

@@ -1,121 +1,202 @@
 """Scores by WeatherBench 2's conventions, and by others under other names.
 
 A is the area-weighted mean over a region, M the mean over initial times, f and o forecast and truth, ' an anomaly from
-climatology at the valid time. Weights are WeatherBench 2's: exact cell areas, pole caps included (`data_pipelines.area`).
+climatology at the valid time. Weights are WeatherBench 2's unless others are asked for: exact cell areas, pole caps included
+(`data_pipelines.area`). Of an ensemble f is the mean of its members X, var their unbiased variance.
 
     rmse          sqrt(M A (f - o)^2)         root last, as WeatherBench 2 defines it
+    rmse_by_time  M sqrt(A (f - o)^2)         WeatherBench 2's RMSESqrtBeforeTimeAvg
     mae           M A |f - o|
     bias          M A (f - o)
+    mse_skill     1 - M A (f - o)^2 / M A o'^2                   against climatology
     acc           M [A f'o' / sqrt(A f'^2 A o'^2)]               WeatherBench 2: uncentred, mean of correlations
     acc_pooled    M A f'o' / sqrt(M A f'^2 M A o'^2)             weatherbenchX: one correlation over space and times
     acc_centred   M [cov_A(f', o') / sqrt(var_A f' var_A o')]    earth2studio, miles-credit
-    activity      sqrt(M var_A f')            ECMWF's forecast activity; activity_truth is the same of o'
+    activity      sqrt(M var_A f')            spatial; activity_truth is the same of o'
+    activity_pooled  sqrt(M A f'^2)           weatherbenchX's PredictionActivity
+    vector_rmse   sqrt(M A |u - u_o|^2)       of the wind vector, given with both of its components
+    vector_mae    M A |u - u_o|
+    crps          M A [E|X - o| - E|X - X'| / 2]                 fair; crps_ecdf counts a member with itself, and is not
+    energy_score  M [E sqrt(A (X - o)^2) - E sqrt(A (X - X')^2) / 2]     fair
+    spread        sqrt(M A var)
+    debiased_rmse sqrt(M A [(f - o)^2 - var / members])          of the mean of infinitely many members
+    spread_skill  spread / debiased_rmse      1 of a perfect ensemble of any size (weatherbenchX's UnbiasedSpreadSkillRatio)
+    spread_error  spread / rmse               1 only in the limit of many members
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 
-METRICS = MappingProxyType(
+from forecast.verification.statistics import STATISTICS, ratio
+
+Values = Mapping[str, Float64[np.ndarray, "*rest"]]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score.
+
+    Attributes
+    ----------
+    description
+        What it is and whose convention, for the attributes of results.
+    statistics
+        Names in `STATISTICS` that it is made of.
+    value
+        From their means over initial times, in that order, to the score. `members` is the size of the ensemble.
+    dimensionless
+        Whether it has no unit.
+    best
+        The value of a perfect forecast.
+    members
+        Whether `value` also takes the number of members, as its last argument.
+    """
+
+    description: str
+    statistics: tuple[str, ...]
+    value: Callable[..., np.ndarray]
+    dimensionless: bool = False
+    best: float = 0.0
+    members: bool = False
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the fields must offer: "climatology", "ensemble", "vector"."""
+        return frozenset().union(*(STATISTICS[name].needs for name in self.statistics))
+
+    @property
+    def additive(self) -> bool:
+        """Whether it makes sense at a point."""
+        return all(STATISTICS[name].additive for name in self.statistics)
+
+
+def _same(value: np.ndarray) -> np.ndarray:
+    return value
+
+
+def _root(value: np.ndarray) -> np.ndarray:
+    """Square root; NaN below 0, which a debiased mean square can be by chance."""
+    return np.sqrt(np.where(value >= 0, value, np.nan))
+
+
+METRICS: Mapping[str, Metric] = MappingProxyType(
     {
-        "rmse": "root of the mean over initial times of the area-weighted mean square error (WeatherBench 2)",
-        "mae": "area-weighted mean absolute error (WeatherBench 2)",
-        "bias": "area-weighted mean of forecast minus truth (WeatherBench 2)",
-        "acc": "mean over initial times of the uncentred anomaly correlation (WeatherBench 2)",
-        "acc_pooled": "one uncentred anomaly correlation over space and initial times (weatherbenchX)",
-        "acc_centred": "mean over initial times of the centred anomaly correlation (earth2studio, miles-credit)",
-        "activity": "root of the mean over initial times of the area-weighted variance of forecast anomalies",
-        "activity_truth": "the same of the truth's anomalies",
+        "rmse": Metric(
+            "root of the mean over initial times of the area-weighted mean square error (WeatherBench 2)", ("mse",), np.sqrt
+        ),
+        "mae": Metric("area-weighted mean absolute error (WeatherBench 2)", ("mae",), _same),
+        "bias": Metric("area-weighted mean of forecast minus truth (WeatherBench 2)", ("bias",), _same),
+        "acc": Metric(
+            "mean over initial times of the uncentred anomaly correlation (WeatherBench 2)", ("acc",), _same, True, 1.0
+        ),
+        "acc_pooled": Metric(
+            "one uncentred anomaly correlation over space and initial times (weatherbenchX)",
+            ("fo", "ff", "oo"),
+            lambda fo, ff, oo: ratio(fo, np.sqrt(ff * oo)),
+            True,
+            1.0,
+        ),
+        "acc_centred": Metric(
+            "mean over initial times of the centred anomaly correlation (earth2studio, miles-credit)",
+            ("acc_centred",),
+            _same,
+            True,
+            1.0,
+        ),
+        "activity": Metric(
+            "root of the mean over initial times of the area-weighted variance of forecast anomalies", ("f_variance",), np.sqrt
+        ),
+        "activity_truth": Metric("the same of the truth's anomalies", ("o_variance",), np.sqrt),
+        "activity_pooled": Metric(
+            "root of the mean square of forecast anomalies (weatherbenchX's PredictionActivity)", ("ff",), np.sqrt
+        ),
+        "rmse_by_time": Metric(
+            "mean over initial times of the root of the area-weighted mean square error (WeatherBench 2's SqrtBeforeTimeAvg)",
+            ("rmse",),
+            _same,
+        ),
+        "mse_skill": Metric(
+            "1 - mean square error / mean square error of climatology",
+            ("mse", "oo"),
+            lambda mse, oo: 1 - ratio(mse, oo),
+            True,
+            1.0,
+        ),
+        "vector_rmse": Metric(
+            "root of the mean square length of the wind vector's error, given with both components", ("vector_mse",), np.sqrt
+        ),
+        "vector_mae": Metric("mean length of the wind vector's error, given with both components", ("vector_mae",), _same),
+        "crps": Metric(
+            "continuous ranked probability score, fair: unbiased for any number of members; NaN of a single one",
+            ("crps_skill", "crps_spread"),
+            lambda skill, spread: skill - spread / 2,
+        ),
+        "crps_ecdf": Metric(
+            "continuous ranked probability score of the members' empirical distribution (not fair; xskillscore, properscoring)",
+            ("crps_skill", "crps_spread"),
+            lambda skill, spread, members: skill - (spread * (1 - 1 / members) / 2 if members > 1 else 0),
+            members=True,
+        ),
+        "energy_score": Metric(
+            "energy score of whole fields over the region, fair; the norm is the root of the area-weighted mean square",
+            ("energy_skill", "energy_spread"),
+            lambda skill, spread: skill - spread / 2,
+        ),
+        "spread": Metric("root of the mean unbiased variance of the members", ("variance",), np.sqrt),
+        "debiased_rmse": Metric(
+            "root of the mean square error of the ensemble mean, less what a finite number of members adds",
+            ("debiased_mse",),
+            _root,
+        ),
+        "spread_skill": Metric(
+            "spread / debiased_rmse: 1 of a perfect ensemble of any size (weatherbenchX's UnbiasedSpreadSkillRatio)",
+            ("variance", "debiased_mse"),
+            lambda variance, mse: np.sqrt(ratio(variance, mse)),
+            True,
+            1.0,
+        ),
+        "spread_error": Metric(
+            "spread / RMSE of the ensemble mean: 1 of a perfect ensemble only in the limit of many members",
+            ("variance", "mse"),
+            lambda variance, mse: np.sqrt(ratio(variance, mse)),
+            True,
+            1.0,
+        ),
     }
 )
-DIMENSIONLESS = frozenset({"acc", "acc_pooled", "acc_centred"})
-STATISTICS = ("mse", "mae", "bias", "ff", "oo", "fo", "f", "o")
+DETERMINISTIC = ("rmse", "mae", "bias", "acc", "acc_pooled", "acc_centred", "activity", "activity_truth")
+VECTOR = ("vector_rmse",)
+ENSEMBLE = ("crps", "energy_score", "spread", "debiased_rmse", "spread_skill")
+DIMENSIONLESS = frozenset(name for name, metric in METRICS.items() if metric.dimensionless)
 
 
-def spatial_statistics(
-    forecast: Float[np.ndarray, "*shape lat lon"],
-    truth: Float[np.ndarray, "*shape lat lon"],
-    climatology: Float[np.ndarray, "*shape lat lon"] | None,
-    weights: Float64[np.ndarray, "region lat lon"],
-) -> dict[str, Float64[np.ndarray, "*shape region"]]:
-    """Average over regions what all scores are made of.
+def statistics_for(metrics: tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    """Names of the statistics that some metrics are made of, each once."""
+    return tuple(dict.fromkeys(name for metric in metrics for name in METRICS[metric].statistics))
+
+
+def scores(means: Values, metrics: tuple[str, ...] | list[str], members: int = 1) -> dict[str, Float64[np.ndarray, "*rest"]]:
+    """Turn statistics, averaged over initial times, into scores.
 
     Parameters
     ----------
-    forecast, truth, climatology
-        Fields of the same shape; climatology of the valid times, or None: then the anomaly statistics are NaN.
-    weights
-        As from `regions.region_weights`. Points where truth is NaN (sea surface temperature on land) are left out and the
-        rest weighted up. A NaN of the forecast elsewhere makes its statistics NaN.
-
-    Returns
-    -------
-    dict
-        Keys `STATISTICS`; float64 whatever the fields are, because a score is compared to six digits.
+    means
+        By name, at least `statistics_for(metrics)`.
+    metrics
+        Names in `METRICS`.
+    members
+        Size of the ensemble, for the scores that depend on it.
     """
-    f, o = np.asarray(forecast, dtype=np.float64), np.asarray(truth, dtype=np.float64)
-    average = _average(np.isfinite(o), weights)
-    error = f - o
-    result = {"mse": average(error**2), "mae": average(np.abs(error)), "bias": average(error)}
-    if climatology is None:
-        return result | {name: np.full_like(result["mse"], np.nan) for name in STATISTICS[3:]}
-    f, o = f - climatology, o - climatology
-    return result | {"ff": average(f**2), "oo": average(o**2), "fo": average(f * o), "f": average(f), "o": average(o)}
-
-
-class _average:
-    """Weighted mean over latitude and longitude where truth is there."""
-
-    def __init__(self, present: np.ndarray, weights: np.ndarray):
-        self._flat = weights.reshape(weights.shape[0], -1).T
-        self._present = None if present.all() else present.reshape(*present.shape[:-2], -1)
-
-    def __call__(self, field: np.ndarray) -> np.ndarray:
-        flat = field.reshape(*field.shape[:-2], -1)
-        if self._present is None:
-            return flat @ self._flat
-        # A forecast's NaN over land would make 0 x NaN: leave those points out before weighting.
-        sums = np.where(self._present, flat, 0.0) @ self._flat
-        share = self._present @ self._flat
-        return np.divide(sums, share, out=np.full_like(sums, np.nan), where=share > 0)
-
-
-def summands(statistics: Mapping[str, Float64[np.ndarray, "*rest"]]) -> dict[str, Float64[np.ndarray, "*rest"]]:
-    """Turn statistics of one initial time into what is averaged over initial times."""
-    ff, oo, fo, f, o = (statistics[name] for name in ("ff", "oo", "fo", "f", "o"))
-    f_variance, o_variance = _positive(ff - f**2), _positive(oo - o**2)
-    return {
-        **{name: statistics[name] for name in ("mse", "mae", "bias", "ff", "oo", "fo")},
-        "acc": _ratio(fo, np.sqrt(ff * oo)),
-        "acc_centred": _ratio(fo - f * o, np.sqrt(f_variance * o_variance)),
-        "f_variance": f_variance,
-        "o_variance": o_variance,
-    }
-
-
-def scores(means: Mapping[str, Float64[np.ndarray, "*rest"]]) -> dict[str, Float64[np.ndarray, "*rest"]]:
-    """Turn `summands`, averaged over initial times, into scores; keys as in `METRICS`."""
-    return {
-        "rmse": np.sqrt(means["mse"]),
-        "mae": means["mae"],
-        "bias": means["bias"],
-        "acc": means["acc"],
-        "acc_pooled": _ratio(means["fo"], np.sqrt(means["ff"] * means["oo"])),
-        "acc_centred": means["acc_centred"],
-        "activity": np.sqrt(means["f_variance"]),
-        "activity_truth": np.sqrt(means["o_variance"]),
-    }
-
-
-def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    """Quotient; NaN where the denominator is 0: an anomaly that vanishes (climatology's) correlates with nothing."""
-    return np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0)
-
-
-def _positive(variance: np.ndarray) -> np.ndarray:
-    """A difference of means that rounding can push below zero."""
-    return np.maximum(variance, 0.0)
+    with np.errstate(invalid="ignore"):
+        return {
+            name: METRICS[name].value(
+                *(means[key] for key in METRICS[name].statistics), *([members] if METRICS[name].members else [])
+            )
+            for name in metrics
+        }

@@ -1,66 +1,20 @@
-"""Scores forecasts and baselines on one sample, a block of initial times at a time.
-
-Nothing larger than `memory_limit` is read at once: blocks of initial times, and of lead times where a single forecast is
-larger than that.
-"""
+"""Scores forecasts and baselines on one sample: statistics of `blocks`, averaged over initial times, made into scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import xarray as xr
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float64
 
-from data_pipelines.variables import Channel
-from forecast.verification.baselines import Baseline, baseline_fields
-from forecast.verification.inputs import VerificationError, stack
-from forecast.verification.metrics import scores, spatial_statistics, summands
-from forecast.verification.sample import Sample
+from forecast.verification.blocks import Block, Contest, blocks
+from forecast.verification.fields import wind_partners
+from forecast.verification.metrics import DETERMINISTIC, ENSEMBLE, VECTOR, scores, statistics_for
 from forecast.verification.spectra import band_spectrum
-from forecast.verification.training import Climatology
+from forecast.verification.statistics import STATISTICS
 
 TRUTH = "truth"
-
-
-@dataclass(frozen=True)
-class Contest:
-    """Everything that is scored together.
-
-    Attributes
-    ----------
-    forecasts
-        By name, in the layout of `inputs`; the one under test first.
-    baselines
-        Fitted, by name.
-    truth
-        In the layout of `inputs`.
-    channels
-        What is scored.
-    sample
-        On which initial and lead times.
-    climatology
-        For anomalies; None leaves ACC and activity NaN.
-    step
-        Time step of the analyses from which baselines start.
-    weights
-        (region, lat, lon), the first one global.
-    """
-
-    forecasts: Mapping[str, xr.Dataset]
-    baselines: Mapping[str, Baseline]
-    truth: xr.Dataset
-    channels: tuple[Channel, ...]
-    sample: Sample
-    climatology: Climatology | None
-    step: np.timedelta64
-    weights: Float64[np.ndarray, "region lat lon"]
-
-    @property
-    def names(self) -> list[str]:
-        """Forecasts, then baselines."""
-        return [*self.forecasts, *self.baselines]
 
 
 @dataclass
@@ -77,6 +31,8 @@ class Results:
         Mean square error over the first region, (forecast, initial time, lead, channel); NaN where not scored.
     spectra
         (forecast and truth, lead, channel, wavenumber), means over initial times, for `spectrum_leads`.
+    ranks
+        Of each ensemble, the share of area and initial times where truth has each rank among the members.
     """
 
     scores: dict[str, Float64[np.ndarray, "forecast region lead channel"]]
@@ -84,6 +40,7 @@ class Results:
     mse: Float64[np.ndarray, "forecast time lead channel"]
     spectra: Float64[np.ndarray, "entry lead channel wavenumber"]
     spectrum_leads: list[int] = field(default_factory=list)
+    ranks: dict[str, Float64[np.ndarray, "region lead channel rank"]] = field(default_factory=dict)
 
 
 def score(
@@ -117,113 +74,74 @@ def score(
         If a chunk cannot be read.
     """
     sample, names = contest.sample, contest.names
+    metrics = [
+        *DETERMINISTIC,
+        *(VECTOR if wind_partners(contest.channels) else ()),
+        *(ENSEMBLE if contest.has_ensembles else ()),
+    ]
+    wanted = [*statistics_for(metrics), *(("rank_histogram",) if contest.has_ensembles else ())]
     shape = (len(names), len(contest.weights), sample.leads.size, len(contest.channels))
-    totals: dict[str, np.ndarray] = {}
+    totals: list[dict[str, np.ndarray]] = [{} for _ in names]
     counts = np.zeros(shape[2:], dtype=np.int64)
     mse = np.full((shape[0], sample.initial_times.size, *shape[2:]), np.nan)
-    wavenumbers = contest.truth.sizes["longitude"] // 2 + 1
-    spectra = np.zeros((len(names) + 1, len(spectrum_leads), shape[3], wavenumbers))
-    spectrum_counts = np.zeros((len(spectrum_leads), shape[3]))
-    for inits, leads in _blocks(contest, memory_limit):
-        truth, climatology, inside = _verifying_fields(contest, inits, leads)
-        entrants = [_fields(contest, name, inits, leads) for name in names]
-        usable = _usable(contest, entrants, truth, inside, inits, leads, allow_missing)
-        for position, forecast in enumerate(entrants):
-            parts = summands(spatial_statistics(forecast, truth, climatology, contest.weights))
-            mse[position, inits, leads] = np.where(usable, parts["mse"][..., 0], np.nan)
+    spectra = _Spectra(contest, spectrum_leads)
+    missing = "skip_fields" if allow_missing else "refuse"
+    for block in blocks(contest, STATISTICS, wanted, missing=missing, memory_limit=memory_limit):
+        for position, parts in enumerate(block.statistics):
+            mse[position, block.inits, block.leads] = np.where(block.usable, parts["mse"][..., 0], np.nan)
             for key, values in parts.items():
-                total = totals.setdefault(key, np.zeros(shape))
-                kept = np.where(usable[..., None], values, 0.0)  # (init, lead, channel, region)
-                total[position][:, leads] += np.moveaxis(kept.sum(axis=0), -1, 0)
-        counts[leads] += usable.sum(axis=0)
-        for place, lead in enumerate(spectrum_leads):
-            if leads.start <= lead < leads.stop:
-                keep = usable[:, lead - leads.start]
-                for entry, fields in enumerate([*entrants, truth]):
-                    energy = band_spectrum(fields[:, lead - leads.start], contest.truth["latitude"].values)
-                    spectra[entry, place] += np.where(keep[..., None], energy, 0.0).sum(axis=0)
-                spectrum_counts[place] += keep.sum(axis=0)
-        if progress is not None and leads.stop == sample.leads.size:
-            progress(inits.stop - inits.start)
+                add_over_time(totals[position], key, values, block, sample.leads.size)
+        counts[block.leads] += block.usable.sum(axis=0)
+        spectra.add(block)
+        if progress is not None and block.leads.stop == sample.leads.size:
+            progress(block.inits.stop - block.inits.start)
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = {key: total / counts for key, total in totals.items()}
-        spectra /= spectrum_counts[..., None]
-    return Results(scores(means), counts, mse, spectra, list(spectrum_leads))
+        means = [{key: _mean(total, counts) for key, total in of_one.items()} for of_one in totals]
+    found = [scores(mean, metrics, contest.members[name]) for name, mean in zip(names, means, strict=True)]
+    # (lead, channel, region) to (forecast, region, lead, channel)
+    arranged = {name: np.stack([np.moveaxis(of_one[name], -1, 0) for of_one in found]) for name in metrics}
+    ranks = {
+        name: np.moveaxis(mean["rank_histogram"], 2, 0)
+        for name, mean in zip(names, means, strict=True)
+        if contest.members[name] > 1
+    }
+    return Results(arranged, counts, mse, spectra.means(), list(spectrum_leads), ranks)
 
 
-def _blocks(contest: Contest, memory_limit: int) -> Iterator[tuple[slice, slice]]:
-    """Cut the sample into blocks of initial times, and of lead times where one forecast is too large."""
-    latitude, longitude = contest.truth.sizes["latitude"], contest.truth.sizes["longitude"]
-    members = max(forecast.sizes.get("number", 1) for forecast in contest.forecasts.values())
-    per_lead = 4 * members * len(contest.channels) * latitude * longitude
-    n_leads = contest.sample.leads.size
-    inits_at_once = max(1, memory_limit // (per_lead * n_leads))
-    leads_at_once = n_leads if memory_limit >= per_lead * n_leads else max(1, memory_limit // per_lead)
-    for init in range(0, contest.sample.initial_times.size, inits_at_once):
-        for lead in range(0, n_leads, leads_at_once):
-            yield (
-                slice(init, min(init + inits_at_once, contest.sample.initial_times.size)),
-                slice(lead, min(lead + leads_at_once, n_leads)),
-            )
+def add_over_time(totals: dict[str, np.ndarray], key: str, values: np.ndarray, block: Block, n_leads: int) -> None:
+    """Add the sum over a block's usable initial times to the total of a statistic, (lead, channel, region, [bin])."""
+    total = totals.setdefault(key, np.zeros((n_leads, *values.shape[2:])))
+    usable = block.usable.reshape(*block.usable.shape, *[1] * (values.ndim - 3))
+    total[block.leads] += np.where(usable, values, 0.0).sum(axis=0)
 
 
-def _verifying_fields(
-    contest: Contest, inits: slice, leads: slice
-) -> tuple[Float[np.ndarray, "init lead channel lat lon"], Float[np.ndarray, "init lead channel lat lon"] | None, np.ndarray]:
-    """Truth and climatology of a block's valid times; where truth has none, those of another time, and False in the mask."""
-    inside = contest.sample.inside[inits, leads]
-    valid = contest.sample.initial_times[inits, None] + contest.sample.leads[leads]
-    valid = np.where(inside, valid, valid[inside][0] if inside.any() else contest.truth["time"].values[0])
-    unique, place = np.unique(valid, return_inverse=True)
-    place = place.reshape(valid.shape)
-    truth = stack(contest.truth.sel(time=unique), contest.channels)[place]
-    climatology = None if contest.climatology is None else contest.climatology.at(unique)[place]
-    return truth, climatology, inside
+def _mean(total: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    return total / counts.reshape(*counts.shape, *[1] * (total.ndim - 2))
 
 
-def _fields(contest: Contest, name: str, inits: slice, leads: slice) -> Float32[np.ndarray, "init lead channel lat lon"]:
-    times, lead_times = contest.sample.initial_times[inits], contest.sample.leads[leads]
-    if name in contest.baselines:
-        return baseline_fields(
-            contest.baselines[name], contest.climatology, contest.truth, contest.channels, times, lead_times, contest.step
-        )
-    forecast = contest.forecasts[name]
-    has = np.isin(lead_times, forecast["prediction_timedelta"].values)
-    fields = stack(forecast.sel(time=times, prediction_timedelta=lead_times[has]), contest.channels)
-    if "number" in forecast.dims:
-        fields = fields.mean(axis=1)
-    if has.all():
-        return fields
-    padded = np.full((fields.shape[0], has.size, *fields.shape[2:]), np.nan, dtype=np.float32)
-    padded[:, has] = fields
-    return padded
+class _Spectra:
+    """Mean zonal spectra of every forecast and of truth, at some lead times."""
 
+    def __init__(self, contest: Contest, leads: Sequence[int]):
+        self._latitude = contest.truth["latitude"].values
+        self._leads = leads
+        shape = (len(contest.names) + 1, len(leads), len(contest.channels), contest.truth.sizes["longitude"] // 2 + 1)
+        self._sums, self._counts = np.zeros(shape), np.zeros(shape[1:3])
 
-def _usable(
-    contest: Contest,
-    entrants: Sequence[np.ndarray],
-    truth: np.ndarray,
-    inside: np.ndarray,
-    inits: slice,
-    leads: slice,
-    allow_missing: bool,
-) -> np.ndarray:
-    """(init, lead, channel): in truth, and complete in every forecast that has the lead time at all."""
-    usable = np.broadcast_to(inside[..., None], truth.shape[:3]).copy()
-    present = np.isfinite(truth)
-    usable &= present.any(axis=(-2, -1))
-    lead_times = contest.sample.leads[leads]
-    for name, forecast in zip(contest.names, entrants, strict=True):
-        bad = (~np.isfinite(forecast) & present).any(axis=(-2, -1)) & usable
-        if name in contest.forecasts:  # a lead time that a rival does not have stays NaN for it alone
-            bad[:, ~np.isin(lead_times, contest.forecasts[name]["prediction_timedelta"].values)] = False
-        if bad.any() and not allow_missing:
-            init, lead, channel = np.argwhere(bad)[0]
-            raise VerificationError(
-                f"{name} holds NaN in {contest.channels[channel]} at initial time "
-                f"{np.datetime64(contest.sample.initial_times[inits][init], 'h')}, lead time "
-                f"{np.timedelta64(lead_times[lead], 'h')} (and {bad.sum() - 1} more in this block), where truth has values. "
-                f"Run the forecast again, or set allow_missing=true to leave such pairs out for all."
-            )
-        usable &= ~bad
-    return usable
+    def add(self, block: Block) -> None:
+        """Add a block's; of an ensemble the mean over members of their spectra, since their mean has lost what varies."""
+        for place, lead in enumerate(self._leads):
+            if not block.leads.start <= lead < block.leads.stop:
+                continue
+            at = lead - block.leads.start
+            keep = block.usable[:, at]
+            for entry, fields in enumerate([*(entrant[..., at, :, :, :] for entrant in block.entrants), block.truth_of(at)]):
+                energy = band_spectrum(fields, self._latitude)
+                energy = energy.mean(axis=0) if energy.ndim == 4 else energy
+                self._sums[entry, place] += np.where(keep[..., None], energy, 0.0).sum(axis=0)
+            self._counts[place] += keep.sum(axis=0)
+
+    def means(self) -> Float64[np.ndarray, "entry lead channel wavenumber"]:
+        """Means over initial times."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self._sums / self._counts[..., None]

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from forecast.verification.blocks import Contest
 from forecast.verification.config import TargetsConfig
 from forecast.verification.inputs import unstack
 from forecast.verification.metrics import DIMENSIONLESS, METRICS
-from forecast.verification.score import TRUTH, Contest, Results
+from forecast.verification.score import TRUTH, Results
 from forecast.verification.significance import Difference, block_bootstrap, diebold_mariano, overlap_of
 from forecast.verification.spectra import BAND
 
@@ -66,10 +67,11 @@ class Target:
 
 def scores_dataset(contest: Contest, results: Results, regions: list[str]) -> xr.Dataset:
     """Scores in WeatherBench 2's layout with one more dimension: (forecast, metric, region, prediction_timedelta, [level])."""
-    values = np.stack([results.scores[name] for name in METRICS], axis=1)
+    metrics = list(results.scores)
+    values = np.stack([results.scores[name] for name in metrics], axis=1)
     coords = {
         "forecast": np.asarray(contest.names, dtype=object),
-        "metric": np.asarray(list(METRICS), dtype=object),
+        "metric": np.asarray(metrics, dtype=object),
         "region": np.asarray(regions, dtype=object),
         "prediction_timedelta": contest.sample.leads,
     }
@@ -89,8 +91,8 @@ def scores_dataset(contest: Contest, results: Results, regions: list[str]) -> xr
         )
     _units(dataset, contest)
     dataset["metric"].attrs = {
-        "comment": "; ".join(f"{key}: {text}" for key, text in METRICS.items()),
-        "dimensionless": " ".join(sorted(DIMENSIONLESS)),
+        "comment": "; ".join(f"{name}: {METRICS[name].description}" for name in metrics),
+        "dimensionless": " ".join(sorted(DIMENSIONLESS & set(metrics))),
     }
     return dataset.assign_attrs(_provenance(contest) | {"title": "Scores of forecasts and baselines"})
 
@@ -148,6 +150,35 @@ def spectra_dataset(contest: Contest, results: Results) -> xr.Dataset:
             "units": f"({_units_of(contest, str(name))})2 m",
         }
     return dataset.assign_attrs(_provenance(contest) | {"title": "Zonal energy spectra of forecasts, baselines and truth"})
+
+
+def ranks_dataset(contest: Contest, results: Results, regions: list[str]) -> xr.Dataset:
+    """Rank histograms of the ensembles: (forecast, region, prediction_timedelta, [level], rank); empty without ensembles.
+
+    An ensemble of fewer members than the largest is NaN at the ranks that it does not have.
+    """
+    if not results.ranks:
+        return xr.Dataset()
+    bins = max(values.shape[-1] for values in results.ranks.values())
+    padded = [
+        np.pad(values, [*[(0, 0)] * (values.ndim - 1), (0, bins - values.shape[-1])], constant_values=np.nan)
+        for values in results.ranks.values()
+    ]
+    coords = {
+        "forecast": np.asarray(list(results.ranks), dtype=object),
+        "region": np.asarray(regions, dtype=object),
+        "prediction_timedelta": contest.sample.leads,
+        "rank": np.arange(bins),
+    }
+    dims = ("forecast", "region", "prediction_timedelta", "channel", "rank")
+    dataset = unstack(np.stack(padded), contest.channels, dims, coords)
+    for name in dataset.data_vars:
+        dataset[name].attrs = {
+            "long_name": f"share of area and initial times where truth of {name} has a rank among the members",
+            "units": "1",
+            "comment": "rank 0: below all members; even shares of a reliable ensemble: 1 / (members + 1); ties spread evenly",
+        }
+    return dataset.assign_attrs(_provenance(contest) | {"title": "Rank histograms of ensembles"})
 
 
 def mse_dataset(contest: Contest, results: Results) -> xr.Dataset:

@@ -34,8 +34,10 @@ def verify(config: VerifyConfig) -> Verification:
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         unfinished = Path(folder) / out.name
         unfinished.mkdir()
-        for name in ("scores", "significance", "spectra", "by_initial_time"):
+        for name in ("scores", "significance", "spectra", "by_initial_time", "rank_histogram"):
             dataset = getattr(found, name)
+            if not dataset.data_vars:
+                continue
             dataset.to_netcdf(unfinished / f"{name}.nc", encoding={key: {"zlib": True} for key in dataset.data_vars})
         write_report(found, config, unfinished)
         unfinished.rename(out)  # whole or not at all
