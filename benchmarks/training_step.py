@@ -1,15 +1,16 @@
-"""The training step of a network in bfloat16, with channels last and fast filters, beside the plain float32 NCHW step.
+"""The training step of a network with channels last and fast filters, beside the plain float32 NCHW step.
 
     python -m benchmarks.training_step
 
 Both train the same weights on the same batch, in turns in one process, so that whatever else the machine does falls on
-both. The plain network keeps every tensor in NCHW order and leaves all depthwise filters and their gradients to the library.
-The outputs must agree to bfloat16's digits. Writes `benchmarks/results/training_step.json`.
+both. The fast one computes in what `precision: auto` chooses: bfloat16 where the processor has instructions for it, else
+float32. The plain network keeps every tensor in NCHW order and leaves all depthwise filters and their gradients to the
+library. The outputs must agree to the digits of the type. Writes `benchmarks/results/training_step_<type>.json`.
 
 What bounds the step (per sample of puyun_tiny, forward and backward): about 3 x 2 x parameters x latent cells of dense
-arithmetic, a few GFLOP, which this kind of core does in tens of milliseconds in bfloat16; filters, 3 x 2 x taps x values, of
-which our kernels do 40 to 70 GFLOP/s and thread; the rest is element-wise passes over memory (GELU, norms, sums), which both
-sides make.
+arithmetic, a few GFLOP, which a core does in tens of milliseconds in bfloat16 and, on both sides alike, in a hundred or more
+in float32; filters, 3 x 2 x taps x values, of which our kernels do 40 to 70 GFLOP/s and thread; the rest is element-wise
+passes over memory (GELU, norms, sums), which both sides make.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from benchmarks.machine import describe_machine, store_result
 from forecast.layers.large_kernel_attention import ChannelNorm
 from forecast.puyun import PuYun, PuYunConfig
 from forecast.requirements import Requirements
+from forecast.rollout import computes_in_bfloat16
 
-RESULT = Path(__file__).parent / "results" / "training_step.json"
+RESULTS = Path(__file__).parent / "results"
 ROUNDS = 7
 
 
@@ -118,7 +120,8 @@ class Step:
 
 def compare(case: Case) -> dict[str, object]:
     """Time both steps in turns; return the ratio, each time and the difference of the outputs."""
-    fast = Step(build(case, fast=True), torch.bfloat16, case.batch)
+    dtype = fast_dtype()
+    fast = Step(build(case, fast=True), dtype, case.batch)
     plain = Step(keep_nchw(build(case, fast=False)), torch.float32, case.batch)
     plain.model.load_state_dict(copy.deepcopy(fast.model.state_dict()))
     with torch.no_grad():
@@ -136,17 +139,22 @@ def compare(case: Case) -> dict[str, object]:
         "ratio_of_medians": round(statistics.median(o for _, o in times) / statistics.median(f for f, _ in times), 2),
         "ratio_of_minima": round(min(o for _, o in times) / min(f for f, _ in times), 2),
         "relative_difference_of_outputs": float((got - wanted).norm() / wanted.norm()),
-        "bfloat16_epsilon": torch.finfo(torch.bfloat16).eps,
+        "epsilon": torch.finfo(dtype).eps,
     }
+
+
+def fast_dtype() -> torch.dtype:
+    return torch.bfloat16 if computes_in_bfloat16("auto", torch.device("cpu")) else torch.float32
 
 
 def main() -> None:
+    name = str(fast_dtype()).removeprefix("torch.")
     result = {
-        "what": "training step: bfloat16, channels last, fast filters, against float32 NCHW with the library's filters",
+        "what": f"training step: {name}, channels last, fast filters, against float32 NCHW with the library's filters",
         "machine": describe_machine(),
         "results": [compare(case) for case in CASES],
     }
-    store_result(RESULT, result)
+    store_result(RESULTS / f"training_step_{name}.json", result)
     print(json.dumps(result["results"], indent=2))
 
 

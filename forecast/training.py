@@ -35,7 +35,7 @@ from forecast.losses import WeightedError, channel_weights, row_weights
 from forecast.puyun import PuYun, PuYunConfig
 from forecast.replay import Draw, ReplayBuffer
 from forecast.requirements import Requirements
-from forecast.rollout import choose_device
+from forecast.rollout import PRECISIONS, choose_device, computes_in_bfloat16
 from forecast.training_curves import draw_training_curves
 
 MINIMUM_STATES = 3
@@ -129,7 +129,7 @@ class TrainingConfig:
     noise
         Standard deviation of noise added to analyses, in standard deviations of the tendency.
     precision
-        "bf16" or "fp32".
+        "bf16", "fp32", or "auto": bfloat16 where the device has instructions for it, see `forecast.rollout`.
     """
 
     out: str = "outputs/training"
@@ -164,7 +164,7 @@ class TrainingConfig:
     weight_by_level: bool = False
     balance_lead_times: bool = True
     noise: float = 0.0
-    precision: str = "bf16"
+    precision: str = "auto"
     device: str = "auto"
     threads: int = 0
     seed: int = 0
@@ -175,8 +175,8 @@ class TrainingConfig:
         for name in ("batch_size", "replay_buffer", "unroll", "validate_every", "lead_until_hours"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
-        if self.precision not in ("bf16", "fp32"):
-            raise ValueError(f"precision must be bf16 or fp32; got {self.precision!r}.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {PRECISIONS}; got {self.precision!r}.")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must lie in [0, 1); got {self.ema}.")
         if self.sources and not any(source.share for source in self.sources.values()):
@@ -336,6 +336,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.rng = np.random.default_rng(config.seed)
         self.device = choose_device(config.device)
+        self.in_bfloat16 = computes_in_bfloat16(config.precision, self.device)
         self.sources = [Source(source, config.channels) for source in config.sources.values()]
         first = self.sources[0].analysis
         self.requirements = Requirements.of(first, config.channels, history=config.history, forcings=config.forcings)
@@ -426,7 +427,7 @@ class Trainer:
         times = np.array([source.times[position] for source, position in zip(sources, index, strict=False)])
         forcings, features = model.inputs_at(times, lead * self.requirements.step_hours, self.device)
         frames = frames.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             following = model(frames, forcings, features)
         return torch.cat([frames[:, 1:], following[:, None]], dim=1).cpu()
 
@@ -450,7 +451,7 @@ class Trainer:
             lead = draw.lead + ahead
             times = np.array([self.sources[s].times[i + ahead] for s, i in zip(draw.source, draw.index, strict=True)])
             forcings, features = self.model.inputs_at(times, lead * self.requirements.step_hours, self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16):
                 tendency = self.model.normalised_tendency(frames, forcings, features).float()
             error = self.error(tendency - (truth - frames[:, -1]) / self.model.tendency)
             self.balance.update(lead, error)
