@@ -24,13 +24,13 @@ import xarray as xr
 
 from data_pipelines.audit import Audit, Auditor, Finding, check_allowed
 from data_pipelines.combine import Join
+from data_pipelines.contracts import CONTRACT
 from data_pipelines.locations import beside, is_url
 from data_pipelines.sources import Selection, SourceError, locations_of, open_sources
 from data_pipelines.standardise import LEFT_OUT, NOTES, meanings, restricted
 from data_pipelines.store import (
     ACCEPTED,
     COMPRESSIONS,
-    CONTRACT,
     INCOMPLETE,
     StoreError,
     combine_digests,

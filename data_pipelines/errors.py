@@ -1,4 +1,8 @@
-"""What errors say."""
+"""What errors say, and the error of every store."""
+
+
+class StoreError(ValueError):
+    """A store, or data meant for one, that does not keep the contract, cannot be read or cannot be written."""
 
 
 def first_line(error: BaseException) -> str:

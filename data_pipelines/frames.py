@@ -1,4 +1,4 @@
-"""Read the chosen channels of an analysis, step by step, straight into a caller's buffer.
+"""Read the chosen channels of an analysis, or of one sample of waves, step by step, straight into a caller's buffer.
 
 Three readers with one face. What they cost differs: a fresh buffer of 4 MB costs as many page faults as the copy itself,
 so the reader never makes one where it can avoid it (measured: reading into a kept buffer is 2.6 times as fast).
@@ -12,8 +12,9 @@ so the reader never makes one where it can avoid it (measured: reading into a ke
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -24,6 +25,7 @@ import zarr
 from jaxtyping import Bool, Float32
 from numpy.typing import NDArray
 
+from data_pipelines.contracts import contract_of
 from data_pipelines.errors import first_line
 from data_pipelines.locations import zarr_store
 from data_pipelines.store import StoreError, open_analysis
@@ -89,8 +91,15 @@ def plan_parts(dataset: xr.Dataset, channels: Sequence[Channel]) -> tuple[Part, 
     return tuple(parts)
 
 
-def _unreadable(name: str, time: np.datetime64, why: str) -> StoreError:
-    return StoreError(f"{name} at {time.astype('datetime64[m]')} cannot be read: {why}. {REBUILD}")
+def _unreadable(name: str, when: str, why: str) -> StoreError:
+    return StoreError(f"{name} at {when} cannot be read: {why}. {REBUILD}")
+
+
+def _moment(time: Any, sample: Any = None) -> str:
+    """A date to the minute, or seconds of a simulation."""
+    if isinstance(time, np.datetime64):
+        return str(time.astype("datetime64[m]"))
+    return f"{time:g} s of sample {sample}"
 
 
 def has_missing(fields: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -106,13 +115,19 @@ def _put(part: Part, block: NDArray[np.float32], out: Frames) -> None:
 
 
 class DatasetReader:
-    """Reads from an xarray dataset, whatever lies behind it."""
+    """Reads from an xarray dataset, whatever lies behind it. Of waves `of_sample` must say which sample."""
 
     def __init__(self, dataset: xr.Dataset, channels: Sequence[Channel]) -> None:
-        order = ("time", "level", "latitude", "longitude")
+        order = contract_of(dataset).dims
         self.parts = plan_parts(dataset, channels)
         self.fields = {part.name: dataset[part.name].transpose(*order, missing_dims="ignore") for part in self.parts}
         self.steps_per_chunk = min(_steps_per_chunk(field) for field in self.fields.values())
+
+    def of_sample(self, position: int) -> DatasetReader:
+        """Give the same channels of one sample."""
+        one = copy(self)
+        one.fields = {name: field.isel(sample=position) for name, field in self.fields.items()}
+        return one
 
     def read(self, steps: range, out: Frames, look: bool = True) -> NDArray[np.bool_]:
         """Fill `out` with the steps and look for NaN; StoreError names what cannot be read."""
@@ -121,7 +136,8 @@ class DatasetReader:
             try:
                 block = piece.compute(scheduler="synchronous").values  # the calling thread is the unit of work
             except (OSError, ValueError, RuntimeError, KeyError) as error:
-                raise _unreadable(part.name, piece["time"].values[0], first_line(error)) from error
+                sample = piece.coords["sample"].item() if "sample" in piece.coords else None
+                raise _unreadable(part.name, _moment(piece["time"].values[0], sample), first_line(error)) from error
             _put(part, block, out)
         missing = np.zeros(out.shape[1], dtype=bool)
         if look:
@@ -133,19 +149,27 @@ def _steps_per_chunk(field: xr.DataArray) -> int:
     if field.chunks is not None:
         return int(max(field.chunks[field.get_axis_num("time")]))
     stored = field.encoding.get("chunks")
-    return int(stored[0]) if stored is not None and len(stored) == field.ndim else 1
+    return int(stored[field.get_axis_num("time")]) if stored is not None and len(stored) == field.ndim else 1
 
 
 class StoreReader:
-    """Reads from an analysis store by its path."""
+    """Reads from a store by its path. Of waves `of_sample` must say which sample."""
 
     def __init__(self, path: str | Path, dataset: xr.Dataset, channels: Sequence[Channel]) -> None:
         group = zarr.open_group(zarr_store(path), mode="r")
         self.parts = plan_parts(dataset, channels)
-        self.time = dataset["time"].values
+        self.dataset = dataset
         self.arrays: dict[str, Any] = {part.name: group[part.name] for part in self.parts}
+        self.prefix: tuple[int, ...] = ()  # position of the sample, where there are samples
         self.plain = {part.name: _plain_chunks(self.arrays[part.name], part) for part in self.parts}
-        self.steps_per_chunk = min(int(array.chunks[0]) for array in self.arrays.values())
+        self.steps_per_chunk = min(int(array.chunks[_time_axis(array)]) for array in self.arrays.values())
+
+    def of_sample(self, position: int) -> StoreReader:
+        """Give the same channels of one sample."""
+        one = copy(self)
+        one.prefix = (position,)
+        one.plain = {part.name: _plain_chunks(self.arrays[part.name], part, position) for part in self.parts}
+        return one
 
     def read(self, steps: range, out: Frames, look: bool = True) -> NDArray[np.bool_]:
         """Fill `out` with the steps and look for NaN; StoreError names what cannot be read."""
@@ -154,21 +178,27 @@ class StoreReader:
             plain = self.plain[part.name]
             if plain is not None:
                 for frame, step in enumerate(steps):
-                    plain.read(step, self.time[step], out[frame], missing if look else None)
+                    plain.read(step, self._when(step), out[frame], missing if look else None)
                 continue
             try:
-                block = self.arrays[part.name][steps.start : steps.stop : steps.step]
+                block = self.arrays[part.name][(*self.prefix, slice(steps.start, steps.stop, steps.step))]
             except (OSError, ValueError, RuntimeError, KeyError) as error:
-                raise _unreadable(part.name, self.time[steps[0]], first_line(error)) from error
+                raise _unreadable(part.name, self._when(steps[0])(), first_line(error)) from error
             _put(part, block, out)
             if look:
                 missing[part.slots] = has_missing(out[:, part.slots]).any(axis=0)
         return missing
 
+    def _when(self, step: int) -> Callable[[], str]:
+        """What to call a step, should it not be readable."""
+        return lambda: _moment(
+            self.dataset["time"].values[step], *(self.dataset["sample"].values[position] for position in self.prefix)
+        )
+
 
 @dataclass(frozen=True)
 class PlainChunks:
-    """Uncompressed little-endian chunks on a local disk, each the whole globe for some steps."""
+    """Uncompressed little-endian chunks on a local disk, each whole maps for some steps."""
 
     name: str
     pieces: tuple[tuple[slice, int], ...]  # channels that lie together in a chunk, and the level at which they begin
@@ -180,7 +210,7 @@ class PlainChunks:
     def read(
         self,
         step: int,
-        time: np.datetime64,
+        when: Callable[[], str],
         out: Float32[np.ndarray, "channel lat lon"],
         missing: Bool[np.ndarray, " channel"] | None,
     ) -> None:
@@ -198,13 +228,13 @@ class PlainChunks:
                     missing[slots] = True
             return
         except OSError as error:
-            raise _unreadable(self.name, time, first_line(error)) from error
+            raise _unreadable(self.name, when(), first_line(error)) from error
         try:
             for slots, level in self.pieces:
                 target = out[slots]
                 got = _read_fully(file, target, (position * self.level_count + level) * target[0].nbytes)
                 if got != target.nbytes:
-                    raise _unreadable(self.name, time, f"its chunk is truncated ({got} of {target.nbytes} bytes are there)")
+                    raise _unreadable(self.name, when(), f"its chunk is truncated ({got} of {target.nbytes} bytes are there)")
                 if missing is not None:
                     missing[slots] |= has_missing(target)  # now, while it lies in the processor's cache
         finally:
@@ -222,7 +252,11 @@ def _read_fully(file: int, target: NDArray[np.float32], offset: int) -> int:
     return done
 
 
-def _plain_chunks(array: Any, part: Part) -> PlainChunks | None:
+def _time_axis(array: Any) -> int:
+    return int(array.metadata.dimension_names.index("time"))
+
+
+def _plain_chunks(array: Any, part: Part, sample: int = 0) -> PlainChunks | None:
     """Say where the plain chunks of a Zarr array lie; None where zarr must decode them."""
     from zarr.codecs import BytesCodec
     from zarr.storage import LocalStore
@@ -232,14 +266,16 @@ def _plain_chunks(array: Any, part: Part) -> PlainChunks | None:
     encoding = getattr(array.metadata, "chunk_key_encoding", None)
     one_plain_codec = len(codecs) == 1 and isinstance(codecs[0], BytesCodec)
     little_endian = one_plain_codec and getattr(codecs[0].endian, "value", "") == "little"
-    whole_globe = tuple(array.chunks[1:]) == tuple(array.shape[1:])
+    first = _time_axis(array)
+    whole_maps = tuple(array.chunks[first + 1 :]) == tuple(array.shape[first + 1 :]) and array.chunks[:first] == (1,) * first
     named_by_slashes = getattr(encoding, "name", "") == "default" and getattr(encoding, "separator", "") == "/"
     local = isinstance(store, LocalStore) and named_by_slashes
-    if not (local and little_endian and whole_globe and array.dtype == np.dtype("<f4")):
+    if not (local and little_endian and whole_maps and array.dtype == np.dtype("<f4")):
         return None
-    folder = str(Path(store.root) / array.store_path.path / "c")
-    level_count = array.shape[1] if array.ndim == 4 else 1
-    return PlainChunks(part.name, part.pieces(), folder, int(array.chunks[0]), level_count, "/0" * (array.ndim - 1))
+    folder = str(Path(store.root) / array.store_path.path / "c" / (str(sample) if first else ""))
+    within = array.shape[first + 1 :]
+    level_count = within[0] if len(within) == 3 else 1
+    return PlainChunks(part.name, part.pieces(), folder, int(array.chunks[first]), level_count, "/0" * len(within))
 
 
 class InMemory:

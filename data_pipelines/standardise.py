@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from data_pipelines.store import CONTRACT, StoreError
+from data_pipelines.contracts import CONTRACT
+from data_pipelines.store import StoreError
 from data_pipelines.units import conversion, spell
 from data_pipelines.variables import STATIC_VARIABLES, VARIABLES, Variable, canonical_order, find_variable
 

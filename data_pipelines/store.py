@@ -1,12 +1,12 @@
-"""The analysis store: the one layout in which every stage finds its data.
+"""Stores: the one layout in which every stage finds its data, created, filled, opened, checked and hashed here.
 
-A Zarr format 3 group. Dimensions (time, level, latitude, longitude), north first, longitudes from 0 up to 360,
-levels in whole hPa from the top down, float32 fields by their WeatherBench 2 names in UDUNITS units. One
-dataclass, `AnalysisContract`, says so; it is checked when a store is created and when it is opened.
+Zarr format 3 groups of float32 fields that keep a contract of `data_pipelines.contracts`: the analysis store (global
+fields in order of date) and the wave store (simulations, `sample` in place of dates). The contract is checked when a
+store is created and when it is opened.
 
-A store is created from a lazy template (metadata only, refusing to overwrite) and then filled region by region.
-A chunk holds whole globes at all levels, and as many time steps as make about 4 MB: it is the unit of writing, so
-tasks that write at the same time must write whole chunks each (`steps_per_chunk`).
+A store is created from a lazy template (metadata only, refusing to overwrite) and then filled region by region. A chunk
+holds whole maps: of an analysis as many time steps as make about 4 MB, of waves one sample. It is the unit of
+writing, so tasks that write at the same time must write whole chunks each (`steps_per_chunk`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,9 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from data_pipelines.contracts import ACCEPTED as ACCEPTED
+from data_pipelines.contracts import BUILD, CONTRACT, WAVE_VARIABLES, WAVES, AnalysisContract, Contract, contract_of
+from data_pipelines.errors import StoreError as StoreError
 from data_pipelines.errors import first_line
 from data_pipelines.locations import is_url, zarr_store
 from data_pipelines.variables import VARIABLES, canonical_order
@@ -33,79 +35,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 COMPRESSIONS = ("none", "lz4", "zstd")
-BUILD = "python -m data_pipelines.build_store source=... out=..."
 
-# Group attribute that says what irregularity of the data was accepted by name when the store was built.
-ACCEPTED = "accepted"
 # Group attribute of a store that is still being filled.
 INCOMPLETE = "incomplete"
-
-
-class StoreError(ValueError):
-    """A store, or data meant for one, that does not keep the contract, cannot be read or cannot be written."""
-
-
-@dataclass(frozen=True)
-class AnalysisContract:
-    """What every analysis store promises."""
-
-    dims: tuple[str, ...] = ("time", "level", "latitude", "longitude")
-    dtype: str = "float32"
-    chunk_bytes: int = 4 * 2**20
-    epoch: str = "1900-01-01"
-
-    def dims_of(self, name: str, dims: tuple[str, ...]) -> tuple[str, ...]:
-        """The order that a variable's dimensions must have."""
-        unknown = [dim for dim in dims if dim not in self.dims]
-        if unknown:
-            raise StoreError(f"variable {name} has dimensions {dims}; an analysis store knows only {self.dims}, not {unknown}.")
-        missing = [dim for dim in ("latitude", "longitude") if dim not in dims]
-        if missing:
-            raise StoreError(f"variable {name} has dimensions {dims}; {missing} are missing, and every field is a map.")
-        return tuple(dim for dim in self.dims if dim in dims)
-
-    def check(self, dataset: xr.Dataset) -> None:
-        """Raise StoreError at the first promise that the dataset breaks; read no field."""
-        if not dataset.data_vars:
-            raise StoreError("no variable is in it; an analysis store holds at least one.")
-        for name, field in dataset.data_vars.items():
-            self._check_field(str(name), field)
-        _check_latitude(_coordinate(dataset, "latitude"))
-        _check_longitude(_coordinate(dataset, "longitude"))
-        if "level" in dataset.dims:
-            _check_level(_coordinate(dataset, "level"))
-        if "time" in dataset.dims:
-            _check_time(_coordinate(dataset, "time"), gaps_allowed="gaps" in dataset.attrs.get(ACCEPTED, ()))
-
-    def _check_field(self, name: str, field: xr.DataArray) -> None:
-        dims = tuple(str(dim) for dim in field.dims)
-        wanted = self.dims_of(name, dims)
-        if dims != wanted:
-            raise StoreError(f"variable {name} has dimensions {dims}; the order must be {wanted}. Use .transpose{wanted}.")
-        if field.dtype != np.dtype(self.dtype):
-            raise StoreError(f"variable {name} is {field.dtype}; it must be {self.dtype}. Use .astype('{self.dtype}').")
-        units = field.attrs.get("units")
-        if name in VARIABLES:
-            known = VARIABLES[name]
-            if units != known.units:
-                raise StoreError(
-                    f"variable {name} has units {units!r}; the store holds it in {known.units!r}. Convert it, or build "
-                    "the store "
-                    f"with {BUILD}, which converts at the door."
-                )
-            if known.on_levels != ("level" in dims):
-                has, wants = ("no level", "a level") if known.on_levels else ("a level", "no level")
-                raise StoreError(f"variable {name} has {has} dimension; it must have {wants}: its dimensions are {dims}.")
-        elif not units or "**" in str(units):
-            raise StoreError(f"variable {name} has units {units!r}; spell them as UDUNITS does, e.g. 'm s-1'.")
-
-    def steps_per_chunk(self, bytes_per_step: int, steps: int) -> int:
-        """How many time steps of one variable share a chunk: a power of two, so that variables' chunks end together."""
-        fitting = max(1, self.chunk_bytes // max(1, bytes_per_step))
-        return min(steps, 1 << (fitting.bit_length() - 1))
-
-
-CONTRACT = AnalysisContract()
 
 
 def create_analysis_store(
@@ -115,7 +47,30 @@ def create_analysis_store(
     compression: str = "lz4",
     attributes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Create an empty analysis store: all metadata, no field but the static ones.
+    """Create an empty analysis store: all metadata, no field but the static ones. Arguments and errors: `create_store`."""
+    create_store(path, template, CONTRACT, compression=compression, attributes=attributes)
+
+
+def create_wave_store(
+    path: str | Path,
+    template: xr.Dataset,
+    *,
+    compression: str = "lz4",
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    """Create an empty wave store: all metadata, no sample yet. Arguments and errors: `create_store`."""
+    create_store(path, template, WAVES, compression=compression, attributes=attributes)
+
+
+def create_store(
+    path: str | Path,
+    template: xr.Dataset,
+    contract: Contract,
+    *,
+    compression: str = "lz4",
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    """Create an empty store: all metadata, no field but those without the dimension along which it is filled.
 
     Fields that are not written yet read as NaN.
 
@@ -124,8 +79,10 @@ def create_analysis_store(
     path
         New local folder, or a URL.
     template
-        Dataset that keeps the contract; may be lazy. Variables with the dimension `time` are only declared; those
-        without it (land-sea mask, orography) are written.
+        Dataset that keeps the contract; may be lazy. Variables with the dimension `contract.lead` are only declared;
+        those without it (land-sea mask, orography) are written.
+    contract
+        Of the analysis store or of the wave store.
     compression
         "none", "lz4" (byte shuffle; fastest of the small ones) or "zstd" (bit shuffle; smallest). The compressed ones
         carry a CRC32C checksum per chunk, so that a damaged chunk is found when it is read.
@@ -142,19 +99,30 @@ def create_analysis_store(
     refuse_existing(path)
     merged = {**template.attrs, **(attributes or {})}
     template = template.assign_attrs(merged)
-    CONTRACT.check(template)
+    contract.check(template)
     with writing(path):
-        group = zarr.create_group(zarr_store(path, read_only=False), zarr_format=3, attributes=_global_attributes(merged))
-        for name in CONTRACT.dims:
+        about = _global_attributes(merged, contract)
+        group = zarr.create_group(zarr_store(path, read_only=False), zarr_format=3, attributes=about)
+        for name in contract.dims:
             if name in template.dims:
-                _write_coordinate(group, name, template[name])
+                _write_coordinate(group, name, template[name], contract)
         for name in canonical_order(str(name) for name in template.data_vars):
-            _declare(group, name, template[name], compression)
+            _declare(group, name, template[name], compression, contract)
         consolidate(path)
 
 
 def write_analysis(path: str | Path, dataset: xr.Dataset) -> None:
-    """Write some time steps of some variables into their place in an existing store.
+    """Write some time steps of some variables into their place in an analysis store. See `write_region`."""
+    write_region(path, dataset)
+
+
+def write_samples(path: str | Path, dataset: xr.Dataset) -> None:
+    """Write some samples into their place in a wave store. See `write_region`."""
+    write_region(path, dataset)
+
+
+def write_region(path: str | Path, dataset: xr.Dataset) -> None:
+    """Write part of some variables into its place in an existing store.
 
     Any order and any process will do, as long as tasks that run at the same time write whole chunks each.
 
@@ -163,25 +131,21 @@ def write_analysis(path: str | Path, dataset: xr.Dataset) -> None:
     path
         The store.
     dataset
-        Fields (time, [level], latitude, longitude) on the store's grid and levels; its times must be in the store.
+        Fields on the store's grid, with the dimension along which the store is filled (`time` of an analysis, `sample`
+        of waves) first; its values there must be in the store, the other coordinates must be the store's.
 
     Raises
     ------
     StoreError
-        If a variable, a time or the grid is not the store's, or the disk is full.
+        If a variable, a time, a sample or the grid is not the store's, or the disk is full.
     """
     group = _open_group(path, mode="r+")
-    stored_time = _decode_time(group)
-    times = np.atleast_1d(dataset["time"].values).astype("datetime64[ns]")
-    position = np.searchsorted(stored_time, times)
-    outside = (position >= stored_time.size) | (stored_time[np.minimum(position, stored_time.size - 1)] != times)
-    if outside.any():
-        raise StoreError(
-            f"time {times[outside][0]} is not in {path}, which holds {stored_time[0]} to {stored_time[-1]}. "
-            "Create the store with every time that will be written."
-        )
-    for axis in ("level", "latitude", "longitude"):
-        if axis in dataset.dims and (axis not in group or not np.array_equal(dataset[axis].values, _values(group, axis))):
+    contract = _contract_of(group)
+    position = _positions(path, group, contract, dataset)
+    for axis in contract.dims:
+        if axis == contract.lead or axis not in dataset.dims:
+            continue
+        if axis not in group or not np.array_equal(dataset[axis].values, _values(group, axis)):
             raise StoreError(
                 f"{axis} of the data differs from that of {path}: {_ends(dataset[axis].values)}. Bring it to the store's grid."
             )
@@ -191,10 +155,60 @@ def write_analysis(path: str | Path, dataset: xr.Dataset) -> None:
         array = _array(group, str(name))
         if tuple(field.dims) != _dims(array):
             raise StoreError(f"variable {name} has dimensions {field.dims}; the store's are {_dims(array)}.")
-        values = np.asarray(field.values, dtype=CONTRACT.dtype)
+        values = np.asarray(field.values, dtype=contract.dtype)
         for source, target in _runs(position):
             with writing(path):
                 array[target] = values[source]
+
+
+def write_sample_coordinates(path: str | Path, values: Mapping[str, xr.DataArray]) -> None:
+    """Write what is one number per sample (seed, energy drift ...) into a wave store, all samples at once.
+
+    Raises
+    ------
+    StoreError
+        If one has not the dimension `sample` alone, or not one value for each sample.
+    """
+    group = _open_group(path, mode="r+")
+    samples = _array(group, "sample").shape
+    for name, array in values.items():
+        if array.dims != ("sample",) or array.shape != samples:
+            raise StoreError(
+                f"{name} has dimensions {dict(array.sizes)}; it must have one value for each of {samples[0]} samples."
+            )
+        with writing(path):
+            stored = group.create_array(
+                name,
+                shape=array.shape,
+                chunks=array.shape,
+                dtype=array.dtype,
+                dimension_names=("sample",),
+                attributes={str(key): _plain(value) for key, value in array.attrs.items()},
+                compressors=None,
+            )
+            stored[:] = array.values
+    with writing(path):
+        consolidate(path)
+
+
+def _positions(path: str | Path, group: zarr.Group, contract: Contract, dataset: xr.Dataset) -> NDArray[np.intp]:
+    """Where the data go along the store's leading dimension."""
+    lead = contract.lead
+    stored = _decode_time(group) if lead == "time" else _values(group, lead)
+    wanted = np.atleast_1d(dataset[lead].values)
+    wanted = wanted.astype("datetime64[ns]") if lead == "time" else wanted
+    position = np.searchsorted(stored, wanted)
+    outside = (position >= stored.size) | (stored[np.minimum(position, stored.size - 1)] != wanted)
+    if outside.any():
+        raise StoreError(
+            f"{lead} {wanted[outside][0]} is not in {path}, which holds {stored[0]} to {stored[-1]}. "
+            f"Create the store with every {lead} that will be written."
+        )
+    return position
+
+
+def _ends(values: NDArray[Any]) -> str:
+    return f"{values[0]} ... {values[-1]} ({values.size} values)" if values.size else "no value"
 
 
 def open_analysis(path: str | Path, chunks: Any = None) -> xr.Dataset:
@@ -212,22 +226,42 @@ def open_analysis(path: str | Path, chunks: Any = None) -> xr.Dataset:
     StoreError
         If nothing is there, it is no Zarr group, it is unfinished, or it breaks the contract (the message says where).
     """
+    return _open_checked(path, CONTRACT, chunks)
+
+
+def open_waves(path: str | Path, chunks: Any = None) -> xr.Dataset:
+    """Open a wave store lazily and check that it keeps the contract. Arguments and errors: `open_analysis`.
+
+    Returns
+    -------
+    Fields (sample, [time,] y, x); what is one number per sample is a coordinate.
+    """
+    return _open_checked(path, WAVES, chunks)
+
+
+def open_store(path: str | Path, chunks: Any = None) -> xr.Dataset:
+    """Open a store of either kind, by what it says it is. Arguments and errors: `open_analysis`."""
+    waves = exists(path) and _open_group(path, mode="r").attrs.get("contract") == WAVES.label
+    return _open_checked(path, WAVES if waves else CONTRACT, chunks)
+
+
+def _open_checked(path: str | Path, contract: Contract, chunks: Any) -> xr.Dataset:
     if not is_url(path) and not Path(path).exists():
-        raise StoreError(f"there is no analysis store at {path}. Build one with: {BUILD}")
+        raise StoreError(f"there is no {contract.store_name.partition(' ')[2]} at {path}. Build one with: {BUILD}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dataset = xr.open_zarr(zarr_store(path), chunks=chunks, decode_timedelta=False)
+            dataset = xr.open_zarr(zarr_store(path), chunks=chunks, decode_timedelta=False, decode_times=contract is CONTRACT)
     except Exception as error:  # object stores raise classes of their own
         raise StoreError(f"{path} is not a readable Zarr group ({first_line(error)}). Build a store with: {BUILD}") from error
     if INCOMPLETE in dataset.attrs:
         raise StoreError(f"{path} is unfinished: {dataset.attrs[INCOMPLETE]}. Run the command that was building it again.")
+    dataset = dataset.set_coords([name for name, array in dataset.data_vars.items() if array.dims == ("sample",)])
     try:
-        CONTRACT.check(dataset)
+        contract.check(dataset)
     except StoreError as error:
-        raise StoreError(f"{path} is not an analysis store: {error}") from error
-    dataset = dataset[canonical_order(str(name) for name in dataset.data_vars)]
-    return dataset
+        raise StoreError(f"{path} is not {contract.store_name}: {error}") from error
+    return dataset[canonical_order(str(name) for name in dataset.data_vars)]
 
 
 def load_checked(dataset: xr.Dataset) -> xr.Dataset:
@@ -264,31 +298,32 @@ def time_step(dataset: xr.Dataset) -> np.timedelta64:
 
 
 def steps_per_chunk(path: str | Path) -> int:
-    """How many time steps a task must write together, so that no other task writes the same chunk."""
+    """How many time steps, or samples, a task must write together, so that no other task writes the same chunk."""
     group = _open_group(path, mode="r")
     arrays = [_array(group, name) for name in _field_names(group)]
-    chunks = [array.chunks[0] for array in arrays if "time" in _dims(array)]
+    lead = _contract_of(group).lead
+    chunks = [array.chunks[0] for array in arrays if lead in _dims(array)]
     return math.lcm(*chunks) if chunks else 1
 
 
 def data_hash(dataset: xr.Dataset) -> str:
     """SHA-256 of coordinates and values, whatever the chunks, the compression or the place they lie in.
 
-    The hash of the hashes of all fields (one per variable and time), so it can be made in pieces.
+    The hash of the hashes of all fields (one per variable and time, or sample), so it can be made in pieces.
     """
-    names = sorted(str(name) for name in dataset.data_vars)
-    times = dataset.sizes.get("time", 1)
+    lead = contract_of(dataset).lead
+    count = dataset.sizes.get(lead, 1)
     digests: dict[str, list[bytes]] = {}
-    for name in names:
+    for name in sorted(str(name) for name in dataset.data_vars):
         field = dataset[name]
         digests[name] = []
-        if "time" not in field.dims:
+        if lead not in field.dims:
             digests[name].append(field_digest(field.values))
             continue
-        bytes_per_step = 4 * field.size // max(1, times)
+        bytes_per_step = 4 * field.size // max(1, count)
         block = max(1, CONTRACT.chunk_bytes * 8 // max(1, bytes_per_step))
-        for start in range(0, times, block):
-            values = field.isel(time=slice(start, start + block)).values
+        for start in range(0, count, block):
+            values = field.isel({lead: slice(start, start + block)}).values
             digests[name] += [field_digest(step) for step in values]
     return combine_digests(dataset, digests)
 
@@ -299,12 +334,13 @@ def field_digest(values: NDArray[np.floating]) -> bytes:
 
 
 def combine_digests(dataset: xr.Dataset, digests: Mapping[str, list[bytes]]) -> str:
-    """The data hash from the digests of every variable's fields in order of time."""
+    """The data hash from the digests of every variable's fields in order of time, or sample."""
     total = hashlib.sha256()
-    for name in ("time", "level", "latitude", "longitude"):
+    for name in contract_of(dataset).dims:
         if name in dataset.coords:
             values = dataset[name].values
-            exact = values.astype("datetime64[ns]").astype("<i8") if name == "time" else values.astype("<f8")
+            dates = values.dtype.kind == "M"
+            exact = values.astype("datetime64[ns]").astype("<i8") if dates else values.astype("<f8")
             total.update(f"{name}:{exact.size};".encode())
             total.update(np.ascontiguousarray(exact).data)
     for name in sorted(digests):
@@ -387,81 +423,15 @@ class writing:
             ) from error
 
 
-def _coordinate(dataset: xr.Dataset, name: str) -> NDArray[Any]:
-    if name not in dataset.coords:
-        raise StoreError(f"coordinate {name} is missing; it has {sorted(str(coord) for coord in dataset.coords)}.")
-    return np.asarray(dataset[name].values)
-
-
-def _check_latitude(latitude: NDArray[Any]) -> None:
-    if not np.isfinite(latitude).all() or np.abs(latitude).max() > 90.0:
-        raise StoreError(f"latitude must lie in [-90, 90] degrees; got {_ends(latitude)}.")
-    steps = np.diff(latitude)
-    if (steps > 0).all() and steps.size:
-        raise StoreError(
-            f"latitude is upside down: it runs from {latitude[0]} to {latitude[-1]}; north must come first. "
-            "Use .sortby('latitude', ascending=False)."
-        )
-    if (steps >= 0).any():
-        raise StoreError(f"latitude must fall from row to row; got {_ends(latitude)} with a step back or a repeated row.")
-
-
-def _check_longitude(longitude: NDArray[Any]) -> None:
-    if not np.isfinite(longitude).all() or longitude.min() < 0.0 or longitude.max() >= 360.0:
-        raise StoreError(f"longitude must lie in [0, 360) degrees; got {_ends(longitude)}. Use longitude % 360 and sort.")
-    if (np.diff(longitude) <= 0).any():
-        raise StoreError(f"longitude must rise from column to column; got {_ends(longitude)}. Use .sortby('longitude').")
-
-
-def _check_level(level: NDArray[Any]) -> None:
-    if level.dtype.kind not in "iu" or level.min() <= 0:
-        raise StoreError(f"level must be whole hPa above 0; got {level.tolist()} ({level.dtype}).")
-    if (np.diff(level) <= 0).any():
-        raise StoreError(f"level must rise (from the top down); got {level.tolist()}. Use .sortby('level').")
-
-
-def _check_time(time: NDArray[Any], *, gaps_allowed: bool) -> None:
-    if time.dtype.kind != "M":
-        raise StoreError(f"time must be dates (datetime64); got {time.dtype}.")
-    if np.isnat(time).any():
-        raise StoreError(f"time has {int(np.isnat(time).sum())} missing values (NaT).")
-    steps = np.diff(time.astype("datetime64[ns]"))
-    if not steps.size:
-        return
-    zero = np.timedelta64(0, "ns")
-    if (steps == zero).any():
-        raise StoreError(f"time {time[1:][steps == zero][0]} is there twice; every time must be there once.")
-    if (steps < zero).any():
-        raise StoreError(f"time falls at {time[1:][steps < zero][0]}; it must rise. Use .sortby('time').")
-    shortest = steps.min()
-    odd = steps % shortest != zero if gaps_allowed else steps != steps[0]
-    if odd.any():
-        where = int(np.argmax(odd))
-        raise StoreError(
-            f"time step is not uniform: {_hours(steps[0])} at first, {_hours(steps[where])} from {time[where]} to "
-            f"{time[where + 1]}. "
-            f"Rebuild the store with {BUILD} every=..., or accept gaps there with allow=[gaps]."
-        )
-
-
-def _hours(step: np.timedelta64) -> str:
-    return f"{step / np.timedelta64(1, 'h'):g} h"
-
-
-def _ends(values: NDArray[Any]) -> str:
-    flat = np.asarray(values).ravel()
-    return f"{flat[0]} ... {flat[-1]} ({flat.size} values)" if flat.size else "no value"
-
-
-def _global_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _global_attributes(attributes: Mapping[str, Any], contract: Contract) -> dict[str, Any]:
     base: dict[str, Any] = {
         "Conventions": "CF-1.11, ACDD-1.3",
-        "title": "Analysis store: global fields on one grid, ready to train and to start forecasts from",
+        "title": contract.title,
         "source": "not stated by the source",
         "license": "not stated by the source",
     }
     given = {str(key): _plain(value) for key, value in attributes.items() if value is not None}
-    return {**base, **given, "Conventions": base["Conventions"], "contract": "skysolve analysis"}
+    return {**base, **given, "Conventions": base["Conventions"], "contract": contract.label}
 
 
 def _plain(value: Any) -> Any:
@@ -474,24 +444,16 @@ def _plain(value: Any) -> Any:
     return plain
 
 
-_COORDINATE_ATTRIBUTES: dict[str, dict[str, str]] = {
-    "time": {"standard_name": "time", "long_name": "time", "axis": "T"},
-    "level": {"standard_name": "air_pressure", "long_name": "pressure level", "units": "hPa", "positive": "down", "axis": "Z"},
-    "latitude": {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north", "axis": "Y"},
-    "longitude": {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east", "axis": "X"},
-}
-_STORED_DIRECTION = {"level": "increasing", "latitude": "decreasing", "longitude": "increasing"}
+_COORDINATE_DTYPES = {"level": "int32", "sample": "int64"}
 
 
-def _write_coordinate(group: zarr.Group, name: str, coordinate: xr.DataArray) -> None:
-    attributes: dict[str, Any] = dict(_COORDINATE_ATTRIBUTES[name])
-    if name in _STORED_DIRECTION:
-        attributes["stored_direction"] = _STORED_DIRECTION[name]
-    if name == "time":
+def _write_coordinate(group: zarr.Group, name: str, coordinate: xr.DataArray, contract: Contract) -> None:
+    attributes: dict[str, Any] = dict(contract.coordinates[name])
+    if coordinate.dtype.kind == "M":
         values, units = encode_time(coordinate.values)
         attributes |= {"units": units, "calendar": "proleptic_gregorian"}
     else:
-        values = coordinate.values.astype("int32" if name == "level" else "float64")
+        values = coordinate.values.astype(_COORDINATE_DTYPES.get(name, "float64"))
     array = group.create_array(
         name,
         shape=values.shape,
@@ -522,29 +484,29 @@ def _decode_time(group: zarr.Group) -> NDArray[np.datetime64]:
     return np.datetime64(CONTRACT.epoch, "ns") + (_values(group, "time") * _ONE[unit]).astype("timedelta64[ns]")
 
 
-def _declare(group: zarr.Group, name: str, field: xr.DataArray, compression: str) -> None:
-    known = VARIABLES.get(name)
+def _declare(group: zarr.Group, name: str, field: xr.DataArray, compression: str, contract: Contract) -> None:
+    known = VARIABLES.get(name) if isinstance(contract, AnalysisContract) else None
     attributes = {str(key): _plain(value) for key, value in field.attrs.items() if not str(key).startswith("GRIB_")}
     if known is not None:
         attributes |= {"long_name": name.replace("_", " "), "short_name": known.short_name, "units": known.units}
         attributes.pop("standard_name", None)
         if known.standard_name is not None:
             attributes["standard_name"] = known.standard_name
-    chunks = list(field.shape)
-    if "time" in field.dims:
-        chunks[0] = CONTRACT.steps_per_chunk(4 * field.size // field.shape[0], field.shape[0])
+    elif name in WAVE_VARIABLES:
+        attributes = {"long_name": WAVE_VARIABLES[name].long_name, **attributes}
+    dims = tuple(str(dim) for dim in field.dims)
     array = group.create_array(
         name,
         shape=field.shape,
-        chunks=tuple(chunks),
-        dtype=CONTRACT.dtype,
-        dimension_names=tuple(str(dim) for dim in field.dims),
+        chunks=contract.chunks_of(dims, field.shape),
+        dtype=contract.dtype,
+        dimension_names=dims,
         attributes=attributes,
         fill_value=float("nan"),
         compressors=_compressors(compression),
     )
-    if "time" not in field.dims:
-        array[...] = np.asarray(field.values, dtype=CONTRACT.dtype)
+    if contract.lead not in dims:
+        array[...] = np.asarray(field.values, dtype=contract.dtype)
 
 
 def _compressors(compression: str) -> Any:
@@ -583,7 +545,12 @@ def _values(group: zarr.Group, name: str) -> NDArray[Any]:
 
 
 def _field_names(group: zarr.Group) -> list[str]:
-    return [name for name in group.array_keys() if name not in CONTRACT.dims]
+    plane = set(_contract_of(group).plane)
+    return [name for name in group.array_keys() if plane <= set(_dims(_array(group, name)))]
+
+
+def _contract_of(group: zarr.Group) -> Contract:
+    return WAVES if group.attrs.get("contract") == WAVES.label else CONTRACT
 
 
 def _runs(position: NDArray[np.intp]) -> Iterator[tuple[slice, slice]]:
@@ -594,17 +561,19 @@ def _runs(position: NDArray[np.intp]) -> Iterator[tuple[slice, slice]]:
 
 
 def _unreadable(name: str, field: xr.DataArray, error: Exception) -> str:
-    """Find the first time whose field cannot be read."""
+    """Find the first time, or sample, whose field cannot be read."""
     reason = first_line(error)
-    if "time" not in field.dims:
+    lead = "sample" if "sample" in field.dims else "time"
+    if lead not in field.dims:
         return f"{name} cannot be read ({reason}): its chunk is truncated or corrupt. Fetch or build it again."
-    for step in range(field.sizes["time"]):
-        one = field.isel(time=step)
+    for step in range(field.sizes[lead]):
+        one = field.isel({lead: step})
         try:
             np.asarray(one.values)
         except Exception as found:  # noqa: BLE001 - decoders and stores raise every kind of exception
+            where = one[lead].values if lead == "time" else f"sample {one[lead].values}"
             return (
-                f"{name} at {one['time'].values} cannot be read ({first_line(found)}): the chunk that holds it is "
+                f"{name} at {where} cannot be read ({first_line(found)}): the chunk that holds it is "
                 "truncated or corrupt. Fetch or build it again."
             )
     return f"{name} could not be read at first ({reason}), then could: the storage is not reliable. Try again."

@@ -1,4 +1,4 @@
-"""Stream windows of an analysis to torch: shuffled, sharded, resumable, and read ahead of the consumer.
+"""Stream windows of an analysis, or of waves, to torch: shuffled, sharded, resumable, and read ahead of the consumer.
 
 A window is `history` frames and the `steps_ahead` frames that follow. Whole steps are read by threads, which scales better
 than asyncio or dask here, into buffers that are used again when the consumer has dropped their tensors.
@@ -15,7 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from data_pipelines.frames import Frames, InMemory, Reader, open_reader
+from data_pipelines.contracts import contract_of
+from data_pipelines.frames import Frames, InMemory, Reader
+from data_pipelines.tracks import SECOND, Track, open_tracks
 from data_pipelines.variables import Channel
 
 logger = logging.getLogger(__name__)
@@ -37,34 +39,42 @@ MEMORY_LIMIT = 2**30  # bytes; a smaller analysis is read once and kept
 
 @dataclass
 class Window:
-    """A batch of windows, in the analysis' units.
+    """A batch of windows, in the store's units.
 
     Attributes
     ----------
     fields : Tensor, shape (batch, frame, channel, lat, lon)
-        float32, `history` frames first.
-    time : ndarray of datetime64[ns], shape (batch, frame)
-        Valid time of every frame, UTC.
+        float32, `history` frames first; of waves lat and lon stand for y and x.
+    time : ndarray, shape (batch, frame)
+        Valid time of every frame: datetime64[ns], UTC; of waves timedelta64[ns] since the start of the record.
+    static : Tensor, shape (batch, static, lat, lon)
+        The static fields asked for, float32; none by default.
+    sample : ndarray of int64, shape (batch,)
+        Number of the simulation; -1 for an analysis.
     """
 
     fields: Float[Tensor, "batch frame channel lat lon"]
-    time: NDArray[np.datetime64]
+    time: NDArray[Any]
+    static: Float[Tensor, "batch static lat lon"]
+    sample: Int[np.ndarray, " batch"]
 
     def pin_memory(self) -> Window:
         """Copy to page-locked memory (torch's DataLoader calls this)."""
-        return Window(self.fields.pin_memory(), self.time)
+        return replace(self, fields=self.fields.pin_memory(), static=self.static.pin_memory())
 
     def to(self, device: torch.device | str) -> Window:
         """Move the fields to a device, without waiting where they are pinned."""
-        return Window(self.fields.to(device, non_blocking=True), self.time)
+        fields, static = (tensor.to(device, non_blocking=True) for tensor in (self.fields, self.static))
+        return replace(self, fields=fields, static=static)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """One analysis of those streamed: where to read, and at which steps a window may begin."""
+    """One track of those streamed: where to read, and at which steps a window may begin."""
 
+    track: Track
     reader: Reader
-    time: NDArray[np.datetime64]
+    time: NDArray[np.datetime64] | NDArray[np.timedelta64]
     starts: Int[np.ndarray, " window"]
     clean: Bool[np.ndarray, " time"]  # steps in which no NaN was found: they are not looked at again
 
@@ -119,16 +129,19 @@ class WindowStream(IterableDataset[Window]):
     Parameters
     ----------
     analysis : xr.Dataset, path or URL, or a sequence of them
-        In the analysis store's contract. A path is read fastest. Several are streamed as one; no window crosses from one
-        to the next.
+        In the contract of the analysis store or of the wave store. A path is read fastest. Several are streamed as one; no
+        window crosses from one to the next, nor from sample to sample. Some of the samples: give
+        ``open_waves(path).isel(sample=slice(0, 80))``.
     channels : sequence of str or Channel
         In the order wanted, e.g. ``["vorticity_850", "mean_sea_level_pressure"]``.
     history, steps_ahead : int
         Frames up to the initial time, and after it.
-    span : (str, str), optional
-        First and last moment that a frame may have, both included.
-    step_hours : float, optional
-        Time between the frames of a window; the analysis' own step by default.
+    static : sequence of str
+        Names of fields without time that go with every window, e.g. ``["wave_speed", "mask"]``.
+    span : (str, str) or (float, float), optional
+        First and last moment that a frame may have, both included; of waves in seconds since the start of the record.
+    step_hours, step_seconds : float, optional
+        Time between the frames of a window; the store's own step by default.
     batch_size : int
         Windows per batch and rank.
     seed : int
@@ -149,7 +162,7 @@ class WindowStream(IterableDataset[Window]):
     Attributes
     ----------
     latitude, longitude : ndarray
-        Degrees, as stored.
+        Degrees, as stored; of waves y and x [m].
     channels : tuple of Channel
     wait_seconds : float
         How long the consumer has waited for data so far.
@@ -178,8 +191,10 @@ class WindowStream(IterableDataset[Window]):
         *,
         history: int = 2,
         steps_ahead: int = 1,
-        span: tuple[str, str] | None = None,
+        static: Sequence[str] = (),
+        span: tuple[str, str] | tuple[float, float] | None = None,
         step_hours: float | None = None,
+        step_seconds: float | None = None,
         batch_size: int = 4,
         seed: int = 0,
         rank: int = 0,
@@ -199,22 +214,30 @@ class WindowStream(IterableDataset[Window]):
         self.seed, self.rank, self.world_size, self.shuffle = seed, rank, world_size, shuffle
         self.threads, self.prefetch = threads, prefetch
         many = [analysis] if isinstance(analysis, xr.Dataset | str | Path) else list(analysis)
-        opened = [open_reader(one, self.channels) for one in many]
-        self.latitude, self.longitude = _common_grid([dataset for dataset, _ in opened])
-        step = _common_step([dataset for dataset, _ in opened], step_hours)
+        opened = [open_tracks(one, self.channels, static) for one in many]
+        datasets, tracks = [dataset for dataset, _ in opened], [track for _, some in opened for track in some]
+        self.latitude, self.longitude = _common_grid(datasets)
+        seconds = step_seconds if step_hours is None else step_hours * 3600
+        if step_hours is not None and step_seconds is not None:
+            raise ValueError(f"give step_hours or step_seconds, not both; got {step_hours} h and {step_seconds} s.")
+        between = _common_step(tracks, seconds)
         frames = history + steps_ahead
         shape = (len(self.channels), self.latitude.size, self.longitude.size)
-        steps = sum(dataset.sizes["time"] for dataset, _ in opened)
+        steps = sum(track.time.size for track in tracks)
         keep = steps * int(np.prod(shape)) * 4 <= memory_limit
-        skipped = np.asarray(skip_times if skip_times is not None else [], dtype="datetime64[ns]")
-        self._sources = [_source(*one, span, step, frames, shape, threads if keep else 0, skipped) for one in opened]
-        self._stride = [_stride(source.time, step) for source in self._sources]
+        skipped = np.asarray(skip_times if skip_times is not None else [], dtype=tracks[0].time.dtype)
+        load_threads = threads if keep else 0
+        self._sources = [
+            _source(track, span, step, frames, shape, load_threads, skipped)
+            for track, step in zip(tracks, between, strict=True)
+        ]
+        self._stride = [_stride(track.time, step) for track, step in zip(tracks, between, strict=True)]
         self._first = np.cumsum([0] + [source.starts.size for source in self._sources])
         self.window_count = int(self._first[-1])
         if self.window_count < batch_size * world_size:
             raise ValueError(
                 f"a batch needs {batch_size} windows on each of {world_size} ranks; the analysis has {self.window_count} "
-                f"windows of {frames} frames{_reach(opened, span)}. Widen span, or lower batch_size, history or steps_ahead."
+                f"windows of {frames} frames{_reach(tracks, span)}. Widen span, or lower batch_size, history or steps_ahead."
             )
         self._buffers = _Buffers((batch_size, frames, *shape), pin_memory)
         self._process, self._worker, self._workers = os.getpid(), 0, 1
@@ -262,7 +285,13 @@ class WindowStream(IterableDataset[Window]):
             raise
         self._step += self._workers
         self.wait_seconds += clock.perf_counter() - began
-        return Window(batch.fields, np.stack([self._times(window) for window in batch.windows]))
+        tracks = [self._locate(window)[0].track for window in batch.windows]
+        return Window(
+            batch.fields,
+            np.stack([self._times(window) for window in batch.windows]),
+            torch.from_numpy(np.stack([track.static for track in tracks])),
+            np.array([track.sample for track in tracks]),
+        )
 
     def state_dict(self) -> dict[str, int]:
         """How many batches were taken, and what that number means: enough to go on exactly here."""
@@ -315,7 +344,7 @@ class WindowStream(IterableDataset[Window]):
         start = int(source.starts[window - self._first[number]])
         return source, range(start, start + (self.history + self.steps_ahead - 1) * stride + 1, stride)
 
-    def _times(self, window: int) -> NDArray[np.datetime64]:
+    def _times(self, window: int) -> NDArray[Any]:
         source, steps = self._locate(window)
         return source.time[list(steps)]
 
@@ -366,7 +395,7 @@ class WindowStream(IterableDataset[Window]):
         """Read the next clean window into the place of one in which NaN showed up."""
         if not self._told:
             self._told = True
-            first = self._times(window)[0].astype("datetime64[h]")
+            first = _moment(self._times(window)[0])
             logger.warning("NaN in the window from %s: the next clean one takes its place (told once).", first)
         for offset in range(1, self.window_count):
             other = (window + offset) % self.window_count
@@ -386,29 +415,31 @@ def _pieces_by_chunk(steps: range, steps_per_chunk: int) -> list[tuple[int, rang
     return pieces
 
 
-def _stride(time: NDArray[np.datetime64], step: np.timedelta64) -> int:
+def _stride(time: NDArray[Any], step: np.timedelta64) -> int:
     return int(step // np.diff(time).min())
 
 
+def _moment(time: Any) -> str:
+    """A date to the hour, or seconds since the start of a simulation."""
+    return str(time.astype("datetime64[h]")) if isinstance(time, np.datetime64) else f"{time / np.timedelta64(1, 's'):g} s"
+
+
 def _source(
-    dataset: xr.Dataset,
-    reader: Reader,
-    span: tuple[str, str] | None,
+    track: Track,
+    span: tuple[str, str] | tuple[float, float] | None,
     step: np.timedelta64,
     frames: int,
     shape: tuple[int, int, int],
     load_threads: int,
-    skipped: NDArray[np.datetime64],
+    skipped: NDArray[Any],
 ) -> _Source:
-    """Find the windows of one analysis; with `load_threads` read it whole."""
-    time = dataset["time"].values.astype("datetime64[ns]")
+    """Find the windows of one track; with `load_threads` read it whole."""
+    time, reader = track.time, track.reader
     bad = np.isin(time, skipped)
     if load_threads:
         reader = InMemory(reader, time.size, shape, load_threads)
         bad[reader.missing()] = True
-    inside = np.isin(
-        time, (dataset if span is None else dataset.sel(time=slice(*span)))["time"].values.astype("datetime64[ns]")
-    )
+    inside = track.inside(span)
     stride = _stride(time, step)
     candidates = np.arange(max(time.size - (frames - 1) * stride, 0))
     touched = candidates[:, None] + np.arange(frames) * stride
@@ -422,47 +453,60 @@ def _source(
             int(within.sum()),
             int((within & gap).sum()),
             int((within & faulty & ~gap).sum()),
-            f" (first {time[bad & inside][0].astype('datetime64[h]')})" if (bad & inside).any() else "",
+            f" (first {_moment(time[bad & inside][0])})" if (bad & inside).any() else "",
         )
-    return _Source(reader, time, candidates[within & ~gap & ~faulty], np.full(time.size, bool(load_threads)))
+    return _Source(track, reader, time, candidates[within & ~gap & ~faulty], np.full(time.size, bool(load_threads)))
 
 
-def _reach(opened: Sequence[tuple[xr.Dataset, Reader]], span: tuple[str, str] | None) -> str:
+def _reach(tracks: Sequence[Track], span: tuple[str, str] | tuple[float, float] | None) -> str:
     """Say which times there are, for an error's sake."""
-    ends = [dataset["time"].values[[0, -1]].astype("datetime64[h]") for dataset, _ in opened]
+    ends = [track.time[[0, -1]] for track in tracks]
     chosen = f" in span {span[0]} to {span[1]}" if span else ""
-    return f"{chosen} (it reaches from {min(end[0] for end in ends)} to {max(end[1] for end in ends)})"
+    return f"{chosen} (it reaches from {_moment(min(end[0] for end in ends))} to {_moment(max(end[1] for end in ends))})"
 
 
 def _common_grid(datasets: Sequence[xr.Dataset]) -> tuple[NDArray[Any], NDArray[Any]]:
     if not datasets:
         raise ValueError("analysis must be a store or at least one of them; got an empty list.")
-    latitude, longitude = datasets[0]["latitude"].values, datasets[0]["longitude"].values
+    kinds = {contract_of(dataset).kind for dataset in datasets}
+    if len(kinds) > 1:
+        raise ValueError(f"analysis must be stores of one kind; got {' and '.join(sorted(kinds))}. Stream them one by one.")
+    plane = contract_of(datasets[0]).plane
+    rows, columns = (datasets[0][dim].values for dim in plane)
     for number, dataset in enumerate(datasets):
-        if not (np.array_equal(dataset["latitude"], latitude) and np.array_equal(dataset["longitude"], longitude)):
-            got = (dataset.sizes["latitude"], dataset.sizes["longitude"])
+        if not (np.array_equal(dataset[plane[0]], rows) and np.array_equal(dataset[plane[1]], columns)):
             raise ValueError(
-                f"analysis number {number + 1} lies on another grid ({got[0]} x {got[1]}) than the first "
-                f"({latitude.size} x {longitude.size}). Regrid it."
+                f"analysis number {number + 1} lies on another grid ({dataset.sizes[plane[0]]} x {dataset.sizes[plane[1]]}) "
+                f"than the first ({rows.size} x {columns.size}). Regrid it."
             )
-    return latitude, longitude
+    return rows, columns
 
 
-def _common_step(datasets: Sequence[xr.Dataset], step_hours: float | None) -> np.timedelta64:
-    """The time between frames; every analysis' own step must divide it."""
+def _common_step(tracks: Sequence[Track], seconds: float | None) -> list[np.timedelta64]:
+    """The time between frames, for each track as a multiple of its own step: they differ by rounding at most."""
     own = []
-    for dataset in datasets:
-        if dataset.sizes.get("time", 0) < 2:
-            raise ValueError(f"analysis must hold at least 2 steps; got {dataset.sizes.get('time', 0)}. Check the store.")
-        own.append(np.diff(dataset["time"].values.astype("datetime64[ns]")).min())
-    step = own[0] if step_hours is None else np.timedelta64(round(step_hours * 3600), "s").astype("timedelta64[ns]")
-    for one in own:
-        if step <= np.timedelta64(0) or step % one != np.timedelta64(0):
-            raise ValueError(
-                f"step_hours must be a multiple of the analysis' step of {one / np.timedelta64(1, 'h'):g} h; "
-                f"got {step / np.timedelta64(1, 'h'):g} h. Change step_hours or the stores."
-            )
-    return step
+    for track in tracks:
+        if track.time.size < 2:
+            raise ValueError(f"analysis must hold at least 2 steps; got {track.time.size}. Check the store.")
+        own.append(np.diff(track.time).min())
+    wanted = own[0] if seconds is None else np.timedelta64(round(seconds * SECOND), "ns")
+    return [_multiple(wanted, one) for one in own]
+
+
+def _multiple(wanted: np.timedelta64, own: np.timedelta64) -> np.timedelta64:
+    """Round the step wanted to a multiple of the own one, which seconds do not hit exactly where it is 1/30 s."""
+    count = round(wanted / own)
+    if count < 1 or abs(wanted / own - count) > 1e-6:
+        raise ValueError(
+            f"step_hours must be a multiple of the analysis' step of {_duration(own)}; got {_duration(wanted)}. "
+            "Change step_hours (or step_seconds) or the stores."
+        )
+    return own * count
+
+
+def _duration(step: np.timedelta64) -> str:
+    hour = np.timedelta64(1, "h")
+    return f"{step / hour:g} h" if step >= hour or step <= np.timedelta64(0) else f"{step / np.timedelta64(1, 's'):g} s"
 
 
 def _check_numbers(

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from data_pipelines.contracts import CONTRACT
 from data_pipelines.standardise import LEFT_OUT, NOTES, MissingVariable, Selection, SourceError, standardise
-from data_pipelines.store import CONTRACT
 from tests.helpers import raw_layouts as layouts
 
 
