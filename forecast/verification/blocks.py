@@ -92,8 +92,9 @@ class Block:
         (init, lead, channel): whether the field counts.
     statistics
         Of each forecast, by name: (init, lead, channel, region, [bin]).
-    share
-        Share of the region's weight that counts, (init, lead, channel, region); 0 where not usable.
+    shares
+        Share of the region's weight that counts, (init, lead, channel, region), 0 where not usable: under "" of all statistics
+        without a mask of their own, under their names of the others.
     """
 
     inits: slice
@@ -107,7 +108,7 @@ class Block:
     usable: np.ndarray
     present: np.ndarray | None = None
     statistics: list[dict[str, Float64[np.ndarray, "init lead channel region *bins"]]] = field(default_factory=list)
-    share: Float64[np.ndarray, "init lead channel region"] = field(default_factory=lambda: np.zeros(0))
+    shares: dict[str, Float64[np.ndarray, "init lead channel region"]] = field(default_factory=dict)
 
     def truth_of(self, lead: int) -> Float32[np.ndarray, "init channel lat lon"]:
         """Truth of a lead time, counted from the first of the block."""
@@ -282,9 +283,12 @@ def _work(
     per_pair = int(np.prod(block.truth.shape[1:]))
     size = max(1, PIECE // per_pair)
     pieces = [slice(first, min(first + size, n_pairs)) for first in range(0, n_pairs, size)]
+    masked = [name for name in wanted if statistics[name].mask is not None]
     present = None if block.present is None else block.present.reshape(n_pairs, *block.present.shape[2:])
 
-    def piece_of(forecast: Float[np.ndarray, "*members pair channel lat lon"], piece: slice) -> dict[str, np.ndarray]:
+    def piece_of(
+        forecast: Float[np.ndarray, "*members pair channel lat lon"], piece: slice
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         fields = Fields(
             forecast[..., piece, :, :, :],
             block.truth[place[piece]],
@@ -294,14 +298,18 @@ def _work(
             contest.channels,
         )
         means = Means(fields, space, statistics)
-        return {name: means[name] for name in wanted}
+        return {name: means[name] for name in wanted}, {name: means.share(name) for name in masked}
 
     for forecast in block.entrants:
         flat = forecast.reshape(*forecast.shape[:-5], n_pairs, *forecast.shape[-3:])
         found = list(pool.map(lambda piece, flat=flat: piece_of(flat, piece), pieces))
-        joined = {name: np.concatenate([part[name] for part in found]) for name in wanted}
-        block.statistics.append(
-            {name: values.reshape(*block.place.shape, *values.shape[1:]) for name, values in joined.items()}
-        )
-    share = space.share(block.present, block.usable.shape)
-    block.share = np.where(block.usable.reshape(*block.usable.shape, *[1] * len(space.shape)), share, 0.0)
+        block.statistics.append(_joined([means for means, _ in found], block.place.shape))
+    shares = {"": space.share(block.present, block.usable.shape), **_joined([share for _, share in found], block.place.shape)}
+    usable = block.usable.reshape(*block.usable.shape, *[1] * len(space.shape))
+    block.shares = {name: np.where(usable, share, 0.0) for name, share in shares.items()}
+
+
+def _joined(pieces: Sequence[Mapping[str, np.ndarray]], pairs: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Pieces behind one another, with the axis of pairs parted into initial and lead times."""
+    joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    return {name: values.reshape(*pairs, *values.shape[1:]) for name, values in joined.items()}

@@ -14,7 +14,7 @@ from forecast.verification.fields import Fields, Points, Regions
 
 
 def mean_distance_to_truth(
-    members: Float64[np.ndarray, member * shape], truth: Float64[np.ndarray, "*shape"]
+    members: Float64[np.ndarray, " member *shape"], truth: Float64[np.ndarray, "*shape"]
 ) -> Float64[np.ndarray, "*shape"]:
     """Mean of |X - o| over members."""
     total = np.zeros_like(truth)
@@ -23,7 +23,7 @@ def mean_distance_to_truth(
     return total / members.shape[0]
 
 
-def mean_distance_of_members(members: Float64[np.ndarray, member * shape]) -> Float64[np.ndarray, "*shape"]:
+def mean_distance_of_members(members: Float64[np.ndarray, " member *shape"]) -> Float64[np.ndarray, "*shape"]:
     """Mean of |X - X'| over pairs of different members, from the sorted members: 2 sum_r (2 r - M - 1) X_(r) / (M (M - 1))."""
     count = members.shape[0]
     if count == 1:

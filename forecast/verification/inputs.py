@@ -128,6 +128,13 @@ def normalise_truth(truth: xr.Dataset, name: str = "truth") -> xr.Dataset:
     return truth.transpose(*ORDER, ..., missing_dims="ignore")
 
 
+def normalise_grid(dataset: xr.Dataset, name: str) -> xr.Dataset:
+    """Bring a dataset without initial times (a climatology, thresholds, a land mask) into the layout of this module, lazily."""
+    dataset = _rename(dataset, name)
+    _require(dataset, ("latitude", "longitude"), name)
+    return _sort_grid(dataset, name).transpose(..., "latitude", "longitude")
+
+
 def forecast_channels(forecast: xr.Dataset, truth: xr.Dataset, variables: Sequence[str] | None = None) -> tuple[Channel, ...]:
     """Say which channels are scored: those of the forecast (or of `variables`), all of which truth must hold.
 

@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from forecast.verification.blocks import Block, Contest, blocks
 from forecast.verification.fields import wind_partners
 from forecast.verification.metrics import DETERMINISTIC, ENSEMBLE, VECTOR, scores, statistics_for
-from forecast.verification.spectra import band_spectrum
+from forecast.verification.spectra import MeanSpectra
 from forecast.verification.statistics import STATISTICS
 
 TRUTH = "truth"
@@ -84,7 +84,7 @@ def score(
     totals: list[dict[str, np.ndarray]] = [{} for _ in names]
     counts = np.zeros(shape[2:], dtype=np.int64)
     mse = np.full((shape[0], sample.initial_times.size, *shape[2:]), np.nan)
-    spectra = _Spectra(contest, spectrum_leads)
+    spectra = MeanSpectra(contest, spectrum_leads)
     missing = "skip_fields" if allow_missing else "refuse"
     for block in blocks(contest, STATISTICS, wanted, missing=missing, memory_limit=memory_limit):
         for position, parts in enumerate(block.statistics):
@@ -117,31 +117,3 @@ def add_over_time(totals: dict[str, np.ndarray], key: str, values: np.ndarray, b
 
 def _mean(total: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return total / counts.reshape(*counts.shape, *[1] * (total.ndim - 2))
-
-
-class _Spectra:
-    """Mean zonal spectra of every forecast and of truth, at some lead times."""
-
-    def __init__(self, contest: Contest, leads: Sequence[int]):
-        self._latitude = contest.truth["latitude"].values
-        self._leads = leads
-        shape = (len(contest.names) + 1, len(leads), len(contest.channels), contest.truth.sizes["longitude"] // 2 + 1)
-        self._sums, self._counts = np.zeros(shape), np.zeros(shape[1:3])
-
-    def add(self, block: Block) -> None:
-        """Add a block's; of an ensemble the mean over members of their spectra, since their mean has lost what varies."""
-        for place, lead in enumerate(self._leads):
-            if not block.leads.start <= lead < block.leads.stop:
-                continue
-            at = lead - block.leads.start
-            keep = block.usable[:, at]
-            for entry, fields in enumerate([*(entrant[..., at, :, :, :] for entrant in block.entrants), block.truth_of(at)]):
-                energy = band_spectrum(fields, self._latitude)
-                energy = energy.mean(axis=0) if energy.ndim == 4 else energy
-                self._sums[entry, place] += np.where(keep[..., None], energy, 0.0).sum(axis=0)
-            self._counts[place] += keep.sum(axis=0)
-
-    def means(self) -> Float64[np.ndarray, "entry lead channel wavenumber"]:
-        """Means over initial times."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return self._sums / self._counts[..., None]

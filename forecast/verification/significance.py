@@ -120,16 +120,30 @@ def block_bootstrap(
     mean = float(d.mean()) if d.size else float("nan")
     if not testable(d.size, overlap):
         return Difference(mean, float("nan"), float("nan"), float("nan"))
-    length = min(max(overlap, int(np.ceil(d.size ** (1 / 3)))), d.size // 2)
-    starts = np.random.default_rng(seed).integers(d.size, size=(resamples, -(-d.size // length)))
-    index = (starts[:, :, None] + np.arange(length)).reshape(resamples, -1)[:, : d.size] % d.size
-    blocks = d.size / length
-    widening = stats.t.ppf(0.975, blocks - 1) / stats.norm.ppf(0.975) * np.sqrt(blocks / (blocks - 1))
+    index, widening = block_resamples(d.size, overlap, resamples, seed)
     means = mean + widening * (d[index].mean(axis=1) - mean)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     # Two-sided: how often a resampled mean lies on the other side of zero.
     p = min(1.0, 2 * (min((means <= 0).sum(), (means >= 0).sum()) + 1) / (resamples + 1))
     return Difference(mean, float(p), float(low), float(high))
+
+
+def block_resamples(n: int, overlap: int, resamples: int = RESAMPLES, seed: int = 0) -> tuple[np.ndarray, float]:
+    """Draw circular blocks of consecutive initial times.
+
+    Returns
+    -------
+    index : ndarray of int, shape (resamples, n)
+        Positions of the initial times in each resample.
+    widening : float
+        Factor on the distance of a resampled score from the score, for the small number of blocks.
+    """
+    length = min(max(overlap, int(np.ceil(n ** (1 / 3)))), n // 2)
+    starts = np.random.default_rng(seed).integers(n, size=(resamples, -(-n // length)))
+    index = (starts[:, :, None] + np.arange(length)).reshape(resamples, -1)[:, :n] % n
+    blocks = n / length
+    widening = stats.t.ppf(0.975, blocks - 1) / stats.norm.ppf(0.975) * np.sqrt(blocks / (blocks - 1))
+    return index, float(widening)
 
 
 def _check(overlap: int, level: float) -> None:

@@ -8,11 +8,14 @@ too, which has no negative partner; here it counts once, so that the spectrum su
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.fft
 from jaxtyping import Float, Float64
 
 from data_pipelines.area import cell_area_weights
+from forecast.verification.blocks import Block, Contest, blocks
 
 EARTH_RADIUS = 1000 * (6357 + 6378) / 2  # m; WeatherBench 2's mean of polar and equatorial radius
 BAND = (30.0, 60.0)  # degrees of latitude, both hemispheres: where mid-latitude weather is
@@ -49,3 +52,42 @@ def band_spectrum(
     if not inside.any():
         return np.full((*field.shape[:-2], field.shape[-1] // 2 + 1), np.nan)
     return np.einsum("...yk,y->...k", zonal_energy_spectrum(field, latitude), weights / weights.sum())
+
+
+class MeanSpectra:
+    """Mean zonal spectra of every forecast and of truth, at some lead times."""
+
+    def __init__(self, contest: Contest, leads: Sequence[int], band: tuple[float, float] = BAND):
+        self._band = band
+        self._latitude = contest.truth["latitude"].values
+        self._leads = leads
+        shape = (len(contest.names) + 1, len(leads), len(contest.channels), contest.truth.sizes["longitude"] // 2 + 1)
+        self._sums, self._counts = np.zeros(shape), np.zeros(shape[1:3])
+
+    def add(self, block: Block) -> None:
+        """Add a block's; of an ensemble the mean over members of their spectra, since their mean has lost what varies."""
+        for place, lead in enumerate(self._leads):
+            if not block.leads.start <= lead < block.leads.stop:
+                continue
+            at = lead - block.leads.start
+            keep = block.usable[:, at]
+            for entry, fields in enumerate([*(entrant[..., at, :, :, :] for entrant in block.entrants), block.truth_of(at)]):
+                energy = band_spectrum(fields, self._latitude, self._band)
+                energy = energy.mean(axis=0) if energy.ndim == 4 else energy
+                self._sums[entry, place] += np.where(keep[..., None], energy, 0.0).sum(axis=0)
+            self._counts[place] += keep.sum(axis=0)
+
+    def means(self) -> Float64[np.ndarray, "entry lead channel wavenumber"]:
+        """Means over initial times."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self._sums / self._counts[..., None]
+
+
+def mean_spectra(
+    contest: Contest, leads: Sequence[int], band: tuple[float, float] = BAND, missing: str = "refuse", memory_limit: int = 2**27
+) -> Float64[np.ndarray, "entry lead channel wavenumber"]:
+    """Mean zonal spectra of every forecast of a contest, and of truth in the last place."""
+    spectra = MeanSpectra(contest, leads, band)
+    for block in blocks(contest, {}, (), missing=missing, memory_limit=memory_limit):
+        spectra.add(block)
+    return spectra.means()

@@ -46,6 +46,10 @@ class Means:
                 self._found[name] = np.full((*self.fields.o.shape[:2], *self.space.shape), np.nan)
         return self._found[name]
 
+    def share(self, name: str) -> np.ndarray:
+        """Share of the region's weight at the points that a statistic sees, (pair, channel, region)."""
+        return self.space.share(points_of(self._known[name], self.fields), self.fields.o.shape[:2])
+
 
 @dataclass(frozen=True)
 class Statistic:
@@ -61,17 +65,38 @@ class Statistic:
         Whether it is a mean of a field, so that it makes sense at a point.
     bins
         Name of the last axis, if there is one behind the region.
+    mask
+        Points (pair, channel, lat, lon) that it is restricted to, beside those that are present; None: no more.
     """
 
     compute: Callable[[Means], np.ndarray]
     needs: frozenset[str] = frozenset()
     additive: bool = True
     bins: str | None = None
+    mask: Callable[[Fields], np.ndarray] | None = None
 
 
 def of_field(field: Callable[[Fields], np.ndarray], *needs: str) -> Statistic:
     """Mean over space of a field."""
     return Statistic(lambda means: means.space.mean(field(means.fields), means.fields.present), frozenset(needs))
+
+
+def points_of(statistic: Statistic, fields: Fields) -> np.ndarray | None:
+    """Points that a statistic sees; None for all."""
+    if statistic.mask is None:
+        return fields.present
+    mask = statistic.mask(fields)
+    return mask if fields.present is None else mask & fields.present
+
+
+def of_masked_field(field: Callable[[Fields], np.ndarray], mask: Callable[[Fields], np.ndarray]) -> Statistic:
+    """Mean over the points of a mask."""
+
+    def compute(means: Means) -> np.ndarray:
+        return means.space.mean(field(means.fields), points_of(statistic, means.fields))
+
+    statistic = Statistic(compute, mask=mask)
+    return statistic
 
 
 def of_means(function: Callable[..., np.ndarray], *names: str, needs: tuple[str, ...] = ()) -> Statistic:
