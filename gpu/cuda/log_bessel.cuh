@@ -4,16 +4,18 @@
 //
 // Regimes, first match wins; r decides, so that one set of bounds serves every angle:
 //   remote     x or v > 2^31, x < 2^-930, zero, infinite, negative, nan   scaled by powers of two; limits
+//   v = 0                     1 + series or fit in 1/x and one log; K with its logarithm below 1     DLMF 10.31.2, 10.40.1-2
+//   v = 1/2, 3/2, log K       closed forms                                DLMF 10.49.12
 //   r >= 1500, 220, 64, 24    uniform expansion, 4, 6, 9, 16 terms        logarithm of DLMF 10.41.3-4
 //   r >= 12, 8                the same leading terms, fitted remainder    tables; K loses smoothness at x -> 0 below 8
-//   r < 8, log I              power series without divisions, 11 or 23 terms from x = 2    DLMF 10.25.2
+//   r < 8, log I              power series without divisions, 9 terms, from x = 1 on 23             DLMF 10.25.2
 //   r < 8, log K, x <= 1      Temme's form at |u| <= 1/2, upward in order J. Comp. Phys. 19 (1975) 324; DLMF 10.27.4, 10.29.1
 //   r < 8, log K, x > 1       fits of K_u and K_u' at |u| <= 1/2, upward  tables; DLMF 10.29.1-2
 //
 // The leading terms nearly cancel where log I = 0 (v/x near 1.509), so they are carried in two doubles.
 // Both logs cross zero, so error means |got - want| / max(1, |want|).
-// Measured by tests/gpu/test_log_bessel.py: v in [0, 1e6], x in [1e-6, 1e6], 20,400 points; log I peak 2.1e-16, rms 4.6e-17,
-// log K peak 3.6e-16, rms 5.4e-17 (r >= 8: peaks 1.8e-16); portable, AVX2 and AVX-512 builds on x86-64.
+// Measured by tests/gpu/test_log_bessel.py: v in [0, 1e6], x in [1e-6, 1e6], 20,400 points; log I peak 3.4e-16, log K peak
+// 3.1e-16 (r >= 8: peaks 2.9e-16); portable and AVX2 builds on x86-64.
 #pragma once
 
 #include "double_double.cuh"
@@ -32,6 +34,14 @@ template <class R> SKYSOLVE_INLINE R real_of_small_integer(typename Integer<R>::
   return real_of_bits(i | 0x4330000000000000LL) - 4503599627370496.0;
 }
 
+// (atanh(f)/f - the terms up to f^(6 - 2 TERMS)) / f^(8 - 2 TERMS), y = f^2 at most 0.0402
+template <int TERMS, class R> SKYSOLVE_INLINE R atanh_rest(R y) {
+  constexpr double odd[] = {1.0 / 7, 1.0 / 5, 1.0 / 3};
+  R sum = polynomial(ATANH_TAIL, y);
+  for (int i = 0; i < TERMS; i++) sum = madd(sum, y, constant<R>(odd[i]));
+  return sum;
+}
+
 // log(a/b) for positive normal a, b with |log2(a/b)| < 1000, as two doubles; the second may be 1e-13 of the first.
 //
 // a/b = 2^k m with m in [0.666, 1.502] and log m = 2 atanh(f), f = (m-1)/(m+1); k comes from the difference of the bit
@@ -43,30 +53,27 @@ template <int STEPS, class R> SKYSOLVE_INLINE Two<R> log_ratio(Two<R> a, Two<R> 
   constexpr double odd_lo[] = {0x1.2492492492492p-57, -0x1.999999999999ap-57, 0x1.5555555555555p-56};
   I biased = logical_shift_right(bits_of(a.hi) - bits_of(b.hi) + 0x3ff8000000000000LL, 52);
   R k = real_of_small_integer<R>(biased) - 1023.0, scale = real_of_bits((2046LL - biased) << 52);
-  Two<R> n = {a.hi * scale, a.lo * scale}, difference = two_sum(n.hi, -b.hi), sum = two_sum(n.hi, b.hi);
+  Two<R> n = {a.hi * scale, a.lo * scale};
+  Two<R> difference = {n.hi - b.hi, n.lo - b.lo};  // the first is exact: they are within a factor of two (Sterbenz)
+  Two<R> sum = fast_two_sum(2.0 * b.hi, difference.hi);
   sum.lo += n.lo + b.lo;
-  difference = two_sum(difference.hi, difference.lo + (n.lo - b.lo));  // log(1 + tiny) keeps its digits
   R inverse = reciprocal(sum.hi), f = difference.hi * inverse;
   R f_lo = (residual(difference.hi, f, sum.hi) + (difference.lo - f * sum.lo)) * inverse;
-  Two<R> twice = {2.0 * f, 2.0 * f_lo}, y = {f * f, R{}}, after;
+  Two<R> twice = {2.0 * f, 2.0 * f_lo}, y = {f * f, R{}};
   if (STEPS > 0) {
     y = two_product(f, f);
     y.lo = madd(twice.hi, f_lo, y.lo);
   }
-  R tail = polynomial(ATANH_TAIL, y.hi);
-  for (int i = 0; i < 3 - STEPS; i++) tail = madd(tail, y.hi, constant<R>(odd[i]));
-  if (STEPS > 0) {
-    Two<R> terms = {tail, R{}};
-    for (int i = 3 - STEPS; i < 3; i++) {
-      Two<R> p = y * terms;
-      terms = fast_two_sum(constant<R>(odd[i]), p.hi);
-      terms.lo += p.lo + odd_lo[i];
-    }
-    after = twice * (y * terms);
-  } else {
-    after = {twice.hi * (y.hi * tail), R{}};
+  R tail = atanh_rest<3 - STEPS>(y.hi);
+  Two<R> leading = fast_two_sum(k * LOG_2, twice.hi);
+  if (STEPS == 0) return {leading.hi, leading.lo + madd(k, constant<R>(LOG_2_LOW), madd(twice.hi * y.hi, tail, twice.lo))};
+  Two<R> terms = {tail, R{}};
+  for (int i = 3 - STEPS; i < 3; i++) {
+    Two<R> p = y * terms;
+    terms = fast_two_sum(constant<R>(odd[i]), p.hi);
+    terms.lo += p.lo + odd_lo[i];
   }
-  Two<R> leading = fast_two_sum(k * LOG_2, twice.hi), whole = fast_two_sum(leading.hi, after.hi);
+  Two<R> after = twice * (y * terms), whole = fast_two_sum(leading.hi, after.hi);
   return {whole.hi, whole.lo + (leading.lo + (after.lo + madd(k, constant<R>(LOG_2_LOW), twice.lo)))};
 }
 template <class R> SKYSOLVE_INLINE Two<R> log_two(R a) { return log_ratio<0>(as_two(a), as_two(constant<R>(1.0))); }
@@ -114,13 +121,13 @@ template <class N> SKYSOLVE_INLINE N remainder_k_12(N w, N s) {
 }
 
 // sum over k >= 1 of q^k / (k! (v+1)_k), q = x^2/4, as one fraction. The first term left out is below 1e-17 of the sum at v = 0,
-// the worst order, for x <= 2 with 11 terms and x <= 8 with 23. (As many for every x: a count by the largest x of a pack would let
+// the worst order, for x <= 1 with 9 terms, x <= 2 with 11 and x <= 8 with 23. (As many for every x: a count by the largest x of a pack would let
 // a value depend on its neighbours.)
 template <int TERMS, class N> SKYSOLVE_INLINE N series_tail(N v, N x) {
   N q = x * x * 0.25, n = constant<N>(1.0), d = n;
   SKYSOLVE_UNROLL
   for (int k = TERMS; k >= 2; k--) {
-    d = d * ((v + (double)k) * (double)k);
+    d = d * madd(v, constant<N>((double)k), constant<N>((double)k * k));
     n = madd(q, n, d);
   }
   return q * n * reciprocal((v + 1.0) * d);
@@ -167,13 +174,18 @@ template <class R> SKYSOLVE_INLINE OrderPair<Two<R>> k_small_two(R u, Two<R> l, 
 template <class N> SKYSOLVE_INLINE N inverse_1(N x) { return affine(reciprocal(x), 0.4, 1.0); }
 template <class N> SKYSOLVE_INLINE N inverse_5_2(N x) { return affine(reciprocal(x), 0.125, 0.4); }
 
+// Steps of the recurrence: below r = 8, 8 at most, whatever arguments of other regimes run along.
+template <class R> SKYSOLVE_INLINE int most_steps(R n) {
+  double most = largest(n);
+  return most < 8.0 ? (int)most : 8;
+}
 // From K_u and K_{u+1} x/2 to K_{u+n} (x/2)^n (DLMF 10.29.1 times powers of x/2, which keeps it in range); carried in two
 // doubles, so that eight steps add no error.
 template <class R> SKYSOLVE_INLINE Two<R> upward(Two<R> k0, Two<R> k1, R u, R n, R x) {
   Two<R> before = k0, now = k1, q = two_product(0.5 * x, 0.5 * x), result;
   result = {select(n < 1.0, k0.hi, k1.hi), select(n < 1.0, k0.lo, k1.lo)};
   R order = u + 1.0;
-  int last = (int)largest(n);
+  int last = most_steps(n);
   for (int j = 2; j <= last; j++) {
     Two<R> next = order * now + q * before;
     before = now;
@@ -187,39 +199,47 @@ template <class R> SKYSOLVE_INLINE Two<R> upward(Two<R> k0, Two<R> k1, R u, R n,
 
 // ---- values -----------------------------------------------------------------------------------------------------------
 // `scaled` is 1 for the log of the exponentially scaled function, 0 else: log I - x, log K + x.
-template <class R> struct Leading { Two<R> phase, log_r; R w, p; };  // phase less scaled x
+template <class R> struct Leading { Two<R> phase, half_log; R w, p; };  // phase less scaled x; log(r)/2
 
+// log(h) to 8e-17; of the first part nothing is lost.
+template <class R> SKYSOLVE_INLINE Two<R> quick_log(R h) {
+  using I = typename Integer<R>::type;
+  I biased = logical_shift_right(bits_of(h) - 0x3ff0000000000000LL + 0x3ff8000000000000LL, 52);
+  R k = real_of_small_integer<R>(biased) - 1023.0, m = h * real_of_bits((2046LL - biased) << 52);
+  R f = (m - 1.0) * reciprocal(m + 1.0), y = f * f, tail = atanh_rest<3>(y), twice = 2.0 * f;
+  Two<R> sum = fast_two_sum(k * LOG_2, twice);
+  return {sum.hi, madd(k, constant<R>(LOG_2_LOW), madd(twice * y, tail, sum.lo))};
+}
+// Needs r >= 8.
 template <int STEPS, class R> SKYSOLVE_INLINE Leading<R> leading(R v, R x, double scaled) {
   Two<R> vv = two_product(v, v), xx = two_product(x, x), h = two_sum(vv.hi, xx.hi);
   h.lo += vv.lo + xx.lo;
   R w = reciprocal_root(h.hi), r = h.hi * w, r_lo = (residual(h.hi, r, r) + h.lo) * (0.5 * w);
-  Two<R> n = two_sum(v, r);
+  Two<R> n = fast_two_sum(r, v), turns, reach = fast_two_sum(r, -scaled * x);
   n.lo += r_lo;
-  Two<R> turns = v * log_ratio<STEPS>(n, as_two(x));
-  Two<R> reach = two_sum(r, -scaled * x);
+  turns = v * log_ratio<STEPS>(n, as_two(x));
   reach.lo += r_lo;
-  Two<R> log_r = log_two(r);
-  log_r.lo = madd(r_lo, w, log_r.lo);
-  return {reach + -turns, log_r, w, v * w};
+  Two<R> log_h = quick_log(h.hi);
+  return {reach + -turns, Two<R>{0.25 * log_h.hi, 0.25 * log_h.lo}, w, v * w};
 }
 template <class R> SKYSOLVE_INLINE R assemble_i(Leading<R> a, R remainder) {
-  Two<R> c = two_sum(a.log_r.hi, constant<R>(LOG_2PI)), y = two_sum(a.phase.hi, -0.5 * c.hi);
-  return y.hi + (y.lo + (a.phase.lo - 0.5 * (c.lo + a.log_r.lo + LOG_2PI_LOW)) + remainder);
+  Two<R> c = fast_two_sum(a.half_log.hi, constant<R>(0.5 * LOG_2PI)), y = two_sum(a.phase.hi, -c.hi);
+  return y.hi + (y.lo + (a.phase.lo - (c.lo + a.half_log.lo + 0.5 * LOG_2PI_LOW)) + remainder);
 }
 template <class R> SKYSOLVE_INLINE R assemble_k(Leading<R> a, R remainder) {
-  Two<R> c = two_sum(a.log_r.hi, constant<R>(-LOG_PI_2)), y = two_sum(-a.phase.hi, -0.5 * c.hi);
-  return y.hi + (y.lo - (a.phase.lo + 0.5 * (c.lo + a.log_r.lo - LOG_PI_2_LOW)) + remainder);
+  Two<R> c = fast_two_sum(a.half_log.hi, constant<R>(-0.5 * LOG_PI_2)), y = two_sum(-a.phase.hi, -c.hi);
+  return y.hi + (y.lo - (a.phase.lo + (c.lo + a.half_log.lo - 0.5 * LOG_PI_2_LOW)) + remainder);
 }
 
-// The logarithm's error is multiplied by v: below 64, 1500 and 2^31 it takes 0, 1 and 3 exact terms to keep it small.
-template <int TERMS> struct Steps { static constexpr int value = TERMS == 16 ? 0 : TERMS == 4 ? 3 : 1; };
+// The logarithm's error is multiplied by v: below 220, 1500 and 2^31 it takes 0, 1 and 3 exact terms to keep it small.
+template <int TERMS> struct Steps { static constexpr int value = TERMS == 6 ? 1 : TERMS == 4 ? 3 : 0; };
 
-template <int TERMS, class R> SKYSOLVE_INLINE R log_i_far(R v, R x, double scaled) {
-  Leading<R> a = leading<Steps<TERMS>::value>(v, x, scaled);
+template <int TERMS, int STEPS = Steps<TERMS>::value, class R> SKYSOLVE_INLINE R log_i_far(R v, R x, double scaled) {
+  Leading<R> a = leading<STEPS>(v, x, scaled);
   return assemble_i(a, expansion<TERMS>(EXPANSION, a.w, a.p * a.p));
 }
-template <int TERMS, class R> SKYSOLVE_INLINE R log_k_far(R v, R x, double scaled) {
-  Leading<R> a = leading<Steps<TERMS>::value>(v, x, scaled);
+template <int TERMS, int STEPS = Steps<TERMS>::value, class R> SKYSOLVE_INLINE R log_k_far(R v, R x, double scaled) {
+  Leading<R> a = leading<STEPS>(v, x, scaled);
   return assemble_k(a, expansion<TERMS>(EXPANSION, -a.w, a.p * a.p));
 }
 template <class R> SKYSOLVE_INLINE R log_i_12(R v, R x, double scaled) {
@@ -239,6 +259,24 @@ template <class R> SKYSOLVE_INLINE R log_k_8(R v, R x, double scaled) {
   return assemble_k(a, remainder_k_8(a.w, a.p * a.p));
 }
 
+// x <= 1: every part but the last has the sign of the result, so one double does.
+template <class R> SKYSOLVE_INLINE R log_i_small(R v, R x, double scaled) {
+  R gamma = polynomial(LOG_GAMMA, affine(v * reciprocal(v + 3.0), 0.0, 8.0 / 11));
+  R tail = series_tail<9>(v, x), log_sum = tail * polynomial(LOG1P, tail);
+  Two<R> l = quick_log(0.5 * x), slope = two_sum(l.hi, -gamma);
+  return madd(v, slope.hi, madd(v, slope.lo + l.lo, log_sum - scaled * x));
+}
+// v = 0: log(1 + tail) below x = 8, from there x - log(2 pi x)/2 and a fit; one logarithm serves both.
+template <class R> SKYSOLVE_INLINE R log_i_zero(R, R x, double scaled) {
+  auto near = x < 8.0;
+  R q = 0.25 * (x * x), one = constant<R>(1.0), w = reciprocal(x);
+  Two<R> sum = two_sum(one, q * polynomial(I_ZERO_TAIL, affine(q, 0.0, 16.0)));
+  Two<R> l = log_ratio<0>(Two<R>{select(near, sum.hi, x), select(near, sum.lo, R{})}, as_two(one));
+  R share = select(near, one, constant<R>(-0.5)), own = select(near, R{}, x) - scaled * x;
+  R rest = select(near, R{}, madd(w, polynomial(I_ZERO_FAR, affine(w, 0.0, 1.0 / 8)), constant<R>(-0.5 * LOG_2PI)));
+  Two<R> y = two_sum(own, share * l.hi);
+  return y.hi + (y.lo + madd(share, l.lo, rest));
+}
 // v (log(x/2) - log(v+1) + 1) - rest + log((1+tail)^2/(v+1))/2: nothing large cancels, and at v = 0 the last term is alone and
 // right relative to itself.
 template <int TERMS, class R> SKYSOLVE_INLINE R log_i_near(R v, R x, double scaled) {
@@ -279,6 +317,31 @@ template <class R> SKYSOLVE_INLINE R log_k_5_2(R v, R x, double scaled) {
   R n = nearest(v), u = v - n, a = inverse_5_2(x), b = even(u);
   return log_k_middle(polynomial2_two(K_5_2_8, K_5_2_8_LENGTHS, a, b), polynomial2_two(K_SLOPE_5_2_8, K_SLOPE_5_2_8_LENGTHS, a, b), u,
                       n, x, scaled);
+}
+
+// v = 0. x <= 1: K_0 = (log(2/x) - gamma) I_0 + a series, both positive; above, a fit of what the leading terms leave.
+template <class R> SKYSOLVE_INLINE R log_k_zero(R, R x, double scaled) {
+  auto near = x <= 1.0;
+  R z = reciprocal(x + 1.0);
+  Two<R> l = log_ratio<0>(as_two(x), as_two(constant<R>(1.0))), y = two_sum((scaled - 1.0) * x, -0.5 * l.hi);
+  R far = y.hi + (y.lo + (madd(z, polynomial(K_ZERO_FAR, affine(z, 0.0, 0.5)), constant<R>(0.5 * LOG_PI_2)) - 0.5 * l.lo));
+  if (largest(select(near, constant<R>(1.0), R{})) == 0.0) return far;
+  R q = 0.25 * (x * x);
+  Two<R> m = two_sum(-l.hi, constant<R>(LOG_2_LESS_GAMMA));
+  m = fast_two_sum(m.hi, m.lo + (LOG_2_LESS_GAMMA_LOW - l.lo));
+  Two<R> k = two_sum(m.hi, q * madd(m.hi, polynomial(I_ZERO_SMALL, q), polynomial(K_ZERO_REST, q)));
+  k.lo += m.lo;
+  Two<R> whole = log_ratio<0>(k, as_two(constant<R>(1.0))), shifted = two_sum(whole.hi, scaled * x);
+  return select(near, shifted.hi + (shifted.lo + whole.lo), far);
+}
+// v = 1/2 and 3/2: sqrt(pi/(2x)) e^-x, and (1 + 1/x) times that (DLMF 10.49.12).
+template <class R> SKYSOLVE_INLINE R log_k_half(R v, R x, double scaled) {
+  Two<R> l = quick_log(x), y = two_sum((scaled - 1.0) * x, -0.5 * l.hi);
+  R low = y.lo + madd(constant<R>(-0.5), l.lo, constant<R>(0.5 * LOG_PI_2));
+  if (largest(v) < 1.0) return y.hi + low;
+  auto second = v > 1.0;
+  Two<R> more = log_ratio<0>(two_sum(x, constant<R>(1.0)), as_two(x)), sum = two_sum(y.hi, select(second, more.hi, R{}));
+  return sum.hi + (sum.lo + (low + select(second, more.lo, R{})));
 }
 
 // ---- remote arguments, one at a time ----------------------------------------------------------------------------------
@@ -327,10 +390,10 @@ SKYSOLVE_INLINE double log_of_lift(double v, double sign) { return sign * v * (4
 
 SKYSOLVE_INLINE double log_i_any(double v, double x, double scaled) {
   double square = madd(v, v, x * x);
-  if (square < 64.0) return x <= 2.0 ? log_i_near<11>(v, x, scaled) : log_i_near<23>(v, x, scaled);
+  if (square < 64.0) return x <= 1.0 ? log_i_small(v, x, scaled) : log_i_near<23>(v, x, scaled);
   if (square < 144.0) return log_i_8(v, x, scaled);
   if (square < 576.0) return log_i_12(v, x, scaled);
-  return square < 4096.0 ? log_i_far<16>(v, x, scaled) : square < 2250000.0 ? log_i_far<9>(v, x, scaled) : log_i_far<4>(v, x, scaled);
+  return square < 4096.0 ? log_i_far<16>(v, x, scaled) : square < 2250000.0 ? log_i_far<9, 1>(v, x, scaled) : log_i_far<4>(v, x, scaled);
 }
 SKYSOLVE_INLINE double log_i_remote(double v, double x, double scaled) {
   if (!(v >= 0 && x >= 0) || (v == infinite() && x == infinite())) return not_a_number();
@@ -343,7 +406,7 @@ SKYSOLVE_INLINE double log_i_remote(double v, double x, double scaled) {
 SKYSOLVE_INLINE double log_k_any(double v, double x, double scaled) {
   double square = madd(v, v, x * x);
   if (square >= 2250000.0) return log_k_far<4>(v, x, scaled);
-  if (square >= 4096.0) return log_k_far<9>(v, x, scaled);
+  if (square >= 4096.0) return log_k_far<9, 1>(v, x, scaled);
   if (square >= 576.0) return log_k_far<16>(v, x, scaled);
   if (square >= 144.0) return log_k_12(v, x, scaled);
   if (square >= 64.0) return log_k_8(v, x, scaled);
@@ -374,16 +437,26 @@ template <class R> SKYSOLVE_INLINE R unless_remote(R v, R x, R regime) {  // com
   R inside = counted<R>(v >= 0.0) * counted<R>(v <= HUGE_ARGUMENT) * counted<R>(x >= TINY_ARGUMENT) * counted<R>(x <= HUGE_ARGUMENT);
   return select(inside > 0.5, regime, R{});
 }
-enum { REMOTE, I_NEAR, I_2, I_8, I_12, I_24, I_64, I_220, I_1500, I_REGIMES };
+enum { REMOTE, I_SMALL, I_1, I_8, I_12, I_24, I_64, I_220, I_1500, I_ZERO, I_REGIMES };
 template <class R> SKYSOLVE_INLINE R regime_i(R v, R x) {
   R square = madd(v, v, x * x);
   R beyond = counted<R>(square >= 64.0);
-  return unless_remote(v, x, select(beyond > 0.5, 3.0 + radius_class(square), 1.0 + counted<R>(x > 2.0)));
+  return unless_remote(v, x, select(beyond > 0.5, 3.0 + radius_class(square), 1.0 + counted<R>(x > 1.0)));
 }
-enum { K_SMALL = 1, K_1, K_5_2, K_8, K_12, K_24, K_64, K_220, K_1500, K_REGIMES };
+// For values v = 0 is a regime of its own; its derivatives in v are those of its neighbours.
+template <class R> SKYSOLVE_INLINE R value_regime_i(R v, R x) {
+  R regime = regime_i(v, x);
+  return select(v == 0.0, select(regime > 0.5, constant<R>(I_ZERO), regime), regime);
+}
+enum { K_SMALL = 1, K_1, K_5_2, K_8, K_12, K_24, K_64, K_220, K_1500, K_ZERO, K_HALF, K_REGIMES };
 template <class R> SKYSOLVE_INLINE R regime_k(R v, R x) {
   R square = madd(v, v, x * x), beyond = counted<R>(square >= 64.0), near = 1.0 + counted<R>(x > 1.0) + counted<R>(x > 2.5);
   return unless_remote(v, x, select(beyond > 0.5, 4.0 + radius_class(square), near));
+}
+template <class R> SKYSOLVE_INLINE R value_regime_k(R v, R x) {  // as for I, and the first two half-integers
+  R regime = regime_k(v, x), zero = counted<R>(v == 0.0), half = counted<R>(v == 0.5) + counted<R>(v == 1.5);
+  R special = madd(zero, constant<R>(K_ZERO), half * (double)K_HALF);
+  return select(special > 0.5, select(regime > 0.5, special, regime), regime);
 }
 
 }  // namespace SKYSOLVE_NAMESPACE

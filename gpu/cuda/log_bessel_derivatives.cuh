@@ -55,7 +55,7 @@ template <int TERMS, class R> SKYSOLVE_INLINE Jet<R> derivatives_i_near(R v_valu
 
 template <class R> SKYSOLVE_INLINE Jet<R> upward(OrderPair<Jet<R>> start, Jet<R> u, R n, Jet<R> x) {
   Jet<R> before = start.k0, now = start.k1, q = 0.25 * (x * x), order = u + 1.0, result = select(n < 1.0, before, now);
-  int last = (int)largest(n);
+  int last = most_steps(n);
   for (int j = 2; j <= last; j++) {
     Jet<R> next = order * now + q * before;
     before = now;

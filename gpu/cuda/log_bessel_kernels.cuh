@@ -13,11 +13,12 @@ namespace SKYSOLVE_NAMESPACE {
 constexpr int THREADS = 128, TILE = 1024, WARP = 32, MOST_REGIMES = K_REGIMES, ROOM = TILE + MOST_REGIMES * WARP;
 
 struct LogI {
-  SKYSOLVE_INLINE static int regime(double v, double x) { return (int)regime_i(v, x); }
+  SKYSOLVE_INLINE static int regime(double v, double x) { return (int)value_regime_i(v, x); }
   SKYSOLVE_INLINE static void compute(int regime, double v, double x, double scaled, double* out) {
     switch (regime) {
-      case I_NEAR: out[0] = log_i_near<11>(v, x, scaled); break;
-      case I_2: out[0] = log_i_near<23>(v, x, scaled); break;
+      case I_ZERO: out[0] = log_i_zero(v, x, scaled); break;
+      case I_SMALL: out[0] = log_i_small(v, x, scaled); break;
+      case I_1: out[0] = log_i_near<23>(v, x, scaled); break;
       case I_8: out[0] = log_i_8(v, x, scaled); break;
       case I_12: out[0] = log_i_12(v, x, scaled); break;
       case I_24: out[0] = log_i_far<16>(v, x, scaled); break;
@@ -29,9 +30,11 @@ struct LogI {
   }
 };
 struct LogK {
-  SKYSOLVE_INLINE static int regime(double v, double x) { return (int)regime_k(v, x); }
+  SKYSOLVE_INLINE static int regime(double v, double x) { return (int)value_regime_k(v, x); }
   SKYSOLVE_INLINE static void compute(int regime, double v, double x, double scaled, double* out) {
     switch (regime) {
+      case K_ZERO: out[0] = log_k_zero(v, x, scaled); break;
+      case K_HALF: out[0] = log_k_half(v, x, scaled); break;
       case K_SMALL: out[0] = log_k_small(v, x, scaled); break;
       case K_1: out[0] = log_k_1(v, x, scaled); break;
       case K_5_2: out[0] = log_k_5_2(v, x, scaled); break;
@@ -50,13 +53,13 @@ SKYSOLVE_INLINE void put(const Jet<double>& d, double* out) {
 }
 struct DerivativesI {
   SKYSOLVE_INLINE static int regime(double v, double x) {
-    int regime = LogI::regime(v, x);
+    int regime = (int)regime_i(v, x);
     return regime > I_24 ? I_24 : regime;
   }
   SKYSOLVE_INLINE static void compute(int regime, double v, double x, double scaled, double* out) {
     switch (regime) {
-      case I_NEAR: put(derivatives_i_near<11>(v, x, scaled), out); break;
-      case I_2: put(derivatives_i_near<23>(v, x, scaled), out); break;
+      case I_SMALL: put(derivatives_i_near<11>(v, x, scaled), out); break;
+      case I_1: put(derivatives_i_near<23>(v, x, scaled), out); break;
       case I_8: put(derivatives_i_8(v, x, scaled), out); break;
       case I_12: put(derivatives_i_12(v, x, scaled), out); break;
       case I_24: put(derivatives_i_far(v, x, scaled), out); break;
@@ -66,7 +69,7 @@ struct DerivativesI {
 };
 struct DerivativesK {
   SKYSOLVE_INLINE static int regime(double v, double x) {
-    int regime = LogK::regime(v, x);
+    int regime = (int)regime_k(v, x);
     return regime > K_24 ? K_24 : regime;
   }
   SKYSOLVE_INLINE static void compute(int regime, double v, double x, double scaled, double* out) {

@@ -10,6 +10,8 @@ constexpr double LOG_PI_2 = 0x1.ce6bb25aa1316p-2, LOG_PI_2_LOW = -0x1.dcd49c8e5a
 
 constexpr double HALF_LOG_PI_4 = -0x1.eeb95b094c191p-4, HALF_LOG_PI_4_LOW = -0x1.346863f58b075p-58;
 
+constexpr double LOG_2_LESS_GAMMA = 0x1.dadb014541eb2p-4, LOG_2_LESS_GAMMA_LOW = 0x1.be095d05c0a81p-62;
+
 // D_1 .. D_16 of log(1 + sum U_k(p)/v^k) = sum w^k D_k(p^2), w = 1/r, p = v/r (DLMF 10.41.8-9)
 TABLE double EXPANSION[152] = {
     0x1.e817819706e88p+46, -0x1.24dae75a9dbebp+50, 0x1.4115c4e31ae13p+52, -0x1.a9b0f8f19b707p+53, 0x1.7c95772f17ce2p+54,
@@ -120,6 +122,64 @@ TABLE double STIRLING[19] = {
     -0x1.269f48c30cbb6p-28, -0x1.fdcb70ece340ap-26, 0x1.98b0d27308aaep-23, -0x1.4f13213520c21p-21,
     0x1.79c3011e22c4dp-21, 0x1.c6d336244c3ffp-18, -0x1.f4a9614966d9bp-15, 0x1.b820a45a75ed8p-13, 0x1.e2d3e447d07c4p-10,
     -0x1.4476a481214fbp-4,
+};
+
+// log Gamma(1+v) / v in v/(v+3).
+TABLE double LOG_GAMMA[32] = {
+    0x1.2945fae7e1287p-26, 0x1.e94bbcf5dea8dp-26, -0x1.766281f460f5bp-24, -0x1.247205f6a98cfp-23, 0x1.13f2eaa1be886p-22,
+    0x1.a349589545782p-22, -0x1.a03248358c6dap-22, -0x1.2547d76c7e8d5p-21, 0x1.42eb9a56746a8p-21, 0x1.d689a6ba5785bp-21,
+    -0x1.1ce4633b4d1fbp-25, 0x1.4c7b74796d198p-23, 0x1.95d831868d3c3p-20, 0x1.5fffbdb5d96ebp-19, 0x1.1bf055fd2a60bp-18,
+    0x1.072dc63bc5fd4p-17, 0x1.fc733f4eb6a75p-17, 0x1.d14835d315547p-16, 0x1.c31cac4bd7a3ep-15, 0x1.9a00ab2c4ccdbp-14,
+    0x1.9d75810e07be1p-13, 0x1.70994c25094d8p-12, 0x1.8be0d89366645p-11, 0x1.5308439375b05p-10, 0x1.95992cae5f295p-9,
+    0x1.4185b78e146acp-8, 0x1.d0780098d3bbbp-7, 0x1.40708609e4c3fp-6, 0x1.47f206067e49bp-4, 0x1.66e6c86282c57p-4,
+    0x1.b4c0f0a457f3ap-1, 0x1.0a8f299d2b711p-2,
+};
+
+// log(1+z) / z.
+TABLE double LOG1P[14] = {
+    -0x1.de6c5f877ddf5p-7, 0x1.60504e91ca8d9p-5, -0x1.1c2006e1475d3p-4, 0x1.63d8462ed8b3bp-4, -0x1.9634bcecf7087p-4,
+    0x1.c69ca27ab7e51p-4, -0x1.fff2978a377f4p-4, 0x1.2491caaacb490p-3, -0x1.55554ef8e8e0bp-3, 0x1.9999996455abap-3,
+    -0x1.fffffffef40e4p-3, 0x1.5555555553f4ep-2, -0x1.fffffffffffe9p-2, 0x1.0000000000000p+0,
+};
+
+// (I_0(x) - 1) / q in q = x^2/4.
+TABLE double I_ZERO_TAIL[15] = {
+    0x1.20783cc5304f6p-38, 0x1.04e3065387878p-33, 0x1.9a9cc96b4e51ap-29, 0x1.18e72a04d2b66p-24, 0x1.4927d304a67a3p-20,
+    0x1.461c88cdfcfa0p-16, 0x1.0d163e93f1d7dp-12, 0x1.6b31831fea78bp-9, 0x1.8822fb8e2be17p-6, 0x1.495fde663fad7p-3,
+    0x1.9f214f2f32c6dp-1, 0x1.758de9ffac70fp+1, 0x1.be052eea5fba2p+2, 0x1.37f093eadbe8dp+3, 0x1.81ab1e79fc6a7p+2,
+};
+
+// x log(e^-x sqrt(2 pi x) I_0(x)) in 1/x.
+TABLE double I_ZERO_FAR[28] = {
+    -0x1.2d759ce0d203ep-30, 0x1.f8ccda6737b2dp-32, 0x1.2e9fef0c958c3p-27, -0x1.06d42be47d089p-28,
+    -0x1.1aae028157f08p-25, 0x1.0053242ede403p-26, 0x1.4b272e1ef7918p-24, -0x1.394e3c02635e7p-25,
+    -0x1.1883567c24960p-23, 0x1.0d8b69ac28485p-24, 0x1.809df88fbb072p-23, -0x1.4fae387802c81p-24,
+    -0x1.dd1c5b6750fe8p-23, 0x1.e810caa798c5dp-25, 0x1.1def723ad08f2p-22, 0x1.8a88a68c361bep-25, -0x1.1db34fdd7dc56p-22,
+    -0x1.1fd42bffa6451p-22, -0x1.2692d5acdc49ap-30, 0x1.3c2d0b2229638p-22, 0x1.26487fdf5d2f2p-21, 0x1.07b78cf30c521p-20,
+    0x1.45f9e285748f8p-19, 0x1.2751593170dcep-17, 0x1.819c716d4aa2ep-15, 0x1.746c4fe557c49p-12, 0x1.27445327012cbp-8,
+    0x1.0894584107925p-3,
+};
+
+// the same for x <= 1
+TABLE double I_ZERO_SMALL[7] = {
+    0x1.56d1b4602b548p-25, 0x1.02e1f231ad975p-19, 0x1.2345704b02195p-14, 0x1.c71c71bad8801p-10, 0x1.c71c71c724a00p-6,
+    0x1.fffffffffffbfp-3, 0x1.0000000000000p+0,
+};
+
+// (K_0(x) + (log(x/2) + gamma) I_0(x)) / q in q = x^2/4 (DLMF 10.31.2).
+TABLE double K_ZERO_REST[8] = {
+    0x1.d17bf48d2dd99p-30, 0x1.b65e7d6e54315p-24, 0x1.3d2978efc814fp-18, 0x1.4c88d62cf4016p-13, 0x1.da12f684c575fp-9,
+    0x1.a12f684bda0f1p-5, 0x1.8000000000000p-2, 0x1.0000000000000p+0,
+};
+
+// (x + 1) log(e^x sqrt(2x/pi) K_0(x)) in z = 1/(x+1), by DLMF 10.39.6.
+TABLE double K_ZERO_FAR[23] = {
+    -0x1.1ed10ab61172fp-34, 0x1.aebe54c8631d4p-34, 0x1.a865b2325ddd3p-33, -0x1.333d357051519p-32,
+    -0x1.1829d3daa60e0p-31, 0x1.2ffae4aca6b6cp-31, -0x1.186033dab3682p-32, -0x1.2eff45bf19b6bp-30,
+    -0x1.6cf7c4d2acac7p-28, -0x1.351090b7f04efp-27, -0x1.7958a7adf4680p-25, -0x1.d7743737170e6p-24,
+    -0x1.c94b96d807231p-22, -0x1.44b938e73f2b4p-20, -0x1.25e5e521e760bp-18, -0x1.bf7dc88837884p-17,
+    -0x1.8ed28252c057cp-15, -0x1.3e60d1861f713p-13, -0x1.2202552690a1ep-11, -0x1.e5a96da82d476p-10,
+    -0x1.de4c06f885bf4p-8, -0x1.af7fc8fa52b8cp-6, -0x1.29e2b9307c8b2p-3,
 };
 
 // log I remainder in 1/r, v/r

@@ -198,6 +198,39 @@ def scaled_k_slope(ix: arb, y: arb) -> arb:
     return (bessel_k(u + 1, x) - u * ix * bessel_k(u, x)) * x.exp() * (2 * x / PI).sqrt()
 
 
+def log_gamma_over_order(s: arb) -> arb:
+    """log Gamma(1+v) / v in v/(v+3)."""
+    v = 3 * s / (1 - s)
+    return (1 + v).lgamma() / v
+
+
+def log1p_over(z: arb) -> arb:
+    """log(1+z) / z."""
+    return (1 + z).log() / z
+
+
+def i_zero_tail(q: arb) -> arb:
+    """(I_0(x) - 1) / q in q = x^2/4."""
+    return (acb(q).hypgeom_0f1(acb(1)).real - 1) / q
+
+
+def i_zero_far(w: arb) -> arb:
+    """x log(e^-x sqrt(2 pi x) I_0(x)) in 1/x."""
+    return (log_i(arb(0), 1 / w) - 1 / w + (2 * PI / w).log() / 2) / w
+
+
+def k_zero_rest(q: arb) -> arb:
+    """(K_0(x) + (log(x/2) + gamma) I_0(x)) / q in q = x^2/4 (DLMF 10.31.2)."""
+    x = 2 * q.sqrt()
+    return (bessel_k(arb(0), x) + ((x / 2).log() + arb.const_euler()) * acb(x).bessel_i(acb(0)).real) / q
+
+
+def k_zero_far(z: arb) -> arb:
+    """(x + 1) log(e^x sqrt(2x/pi) K_0(x)) in z = 1/(x+1), by DLMF 10.39.6."""
+    x = 1 / z - 1
+    return (acb(2 * x).hypgeom_u(acb(0.5), acb(1)).real * (2 * x).sqrt()).log() / z
+
+
 def atanh_tail(y: arb) -> arb:
     """(atanh(f)/f - 1 - y/3 - y^2/5 - y^3/7) / y^4, y = f^2."""
     f = y.sqrt()
@@ -250,7 +283,12 @@ def header() -> str:
         "// Written by gpu/cuda/make_log_bessel_tables.py; edit that instead. Polynomials: highest power first.\n"
         '#pragma once\n#include "double_double.cuh"\n\nnamespace SKYSOLVE_NAMESPACE {\n'
     ]
-    for name, value in (("LOG_2PI", (2 * PI).log()), ("LOG_PI_2", (PI / 2).log()), ("HALF_LOG_PI_4", (PI / 4).log() / 2)):
+    for name, value in (
+        ("LOG_2PI", (2 * PI).log()),
+        ("LOG_PI_2", (PI / 2).log()),
+        ("HALF_LOG_PI_4", (PI / 4).log() / 2),
+        ("LOG_2_LESS_GAMMA", arb(2).log() - arb.const_euler()),
+    ):
         high, low = two_doubles(value)
         parts.append(f"constexpr double {name} = {high.hex()}, {name}_LOW = {low.hex()};\n")
     parts += [
@@ -270,6 +308,13 @@ def header() -> str:
         ),
         declare_polynomial("SINH", [1 / math.factorial(2 * k + 1) for k in range(7)], "sinh(z)/z in z^2 <= 1/4"),
         declare_polynomial("STIRLING", fit(shifted_stirling, 1 / 9, 1, 34), shifted_stirling.__doc__ or ""),
+        declare_polynomial("LOG_GAMMA", fit(log_gamma_over_order, 0, 8 / 11, 48), log_gamma_over_order.__doc__ or ""),
+        declare_polynomial("LOG1P", fit(log1p_over, 0, 0.2662, 24, own_variable=True), log1p_over.__doc__ or ""),
+        declare_polynomial("I_ZERO_TAIL", fit(i_zero_tail, 0, 16, 30), i_zero_tail.__doc__ or ""),
+        declare_polynomial("I_ZERO_FAR", fit(i_zero_far, 0, 1 / 8, 50), i_zero_far.__doc__ or ""),
+        declare_polynomial("I_ZERO_SMALL", fit(i_zero_tail, 0, 0.25, 14, own_variable=True), "the same for x <= 1"),
+        declare_polynomial("K_ZERO_REST", fit(k_zero_rest, 0, 0.25, 14, own_variable=True), k_zero_rest.__doc__ or ""),
+        declare_polynomial("K_ZERO_FAR", fit(k_zero_far, 0, 0.5, 44), k_zero_far.__doc__ or ""),
         declare_rows(
             "I_8_12",
             fit2(remainder_i, (1 / 12, 1 / 8), (0, 1), (18, 30), dropped=DROPPED_OF_REMAINDER),
