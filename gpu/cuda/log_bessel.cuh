@@ -34,11 +34,11 @@ template <class R> SKYSOLVE_INLINE R real_of_small_integer(typename Integer<R>::
   return real_of_bits(i | 0x4330000000000000LL) - 4503599627370496.0;
 }
 
+TABLE double ODD[3] = {1.0 / 7, 1.0 / 5, 1.0 / 3};
 // (atanh(f)/f - the terms up to f^(6 - 2 TERMS)) / f^(8 - 2 TERMS), y = f^2 at most 0.0402
 template <int TERMS, class R> SKYSOLVE_INLINE R atanh_rest(R y) {
-  constexpr double odd[] = {1.0 / 7, 1.0 / 5, 1.0 / 3};
   R sum = polynomial(ATANH_TAIL, y);
-  for (int i = 0; i < TERMS; i++) sum = madd(sum, y, constant<R>(odd[i]));
+  for (int i = 0; i < TERMS; i++) sum = madd(sum, y, constant<R>(ODD[i]));
   return sum;
 }
 
@@ -49,7 +49,6 @@ template <int TERMS, class R> SKYSOLVE_INLINE R atanh_rest(R y) {
 // then about 2^-53 f^(2 STEPS + 3)/(STEPS + 3/2) at worst: 6e-19, 1e-20, 4e-22, 1e-23 for STEPS = 0 .. 3.
 template <int STEPS, class R> SKYSOLVE_INLINE Two<R> log_ratio(Two<R> a, Two<R> b) {
   using I = typename Integer<R>::type;
-  constexpr double odd[] = {1.0 / 7, 1.0 / 5, 1.0 / 3};
   constexpr double odd_lo[] = {0x1.2492492492492p-57, -0x1.999999999999ap-57, 0x1.5555555555555p-56};
   I biased = logical_shift_right(bits_of(a.hi) - bits_of(b.hi) + 0x3ff8000000000000LL, 52);
   R k = real_of_small_integer<R>(biased) - 1023.0, scale = real_of_bits((2046LL - biased) << 52);
@@ -70,7 +69,7 @@ template <int STEPS, class R> SKYSOLVE_INLINE Two<R> log_ratio(Two<R> a, Two<R> 
   Two<R> terms = {tail, R{}};
   for (int i = 3 - STEPS; i < 3; i++) {
     Two<R> p = y * terms;
-    terms = fast_two_sum(constant<R>(odd[i]), p.hi);
+    terms = fast_two_sum(constant<R>(ODD[i]), p.hi);
     terms.lo += p.lo + odd_lo[i];
   }
   Two<R> after = twice * (y * terms), whole = fast_two_sum(leading.hi, after.hi);

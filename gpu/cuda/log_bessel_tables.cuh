@@ -124,7 +124,7 @@ TABLE double STIRLING[19] = {
     -0x1.4476a481214fbp-4,
 };
 
-// log Gamma(1+v) / v in v/(v+3).
+// Log Gamma(1+v) / v in v/(v+3).
 TABLE double LOG_GAMMA[32] = {
     0x1.2945fae7e1287p-26, 0x1.e94bbcf5dea8dp-26, -0x1.766281f460f5bp-24, -0x1.247205f6a98cfp-23, 0x1.13f2eaa1be886p-22,
     0x1.a349589545782p-22, -0x1.a03248358c6dap-22, -0x1.2547d76c7e8d5p-21, 0x1.42eb9a56746a8p-21, 0x1.d689a6ba5785bp-21,
@@ -149,7 +149,7 @@ TABLE double I_ZERO_TAIL[15] = {
     0x1.9f214f2f32c6dp-1, 0x1.758de9ffac70fp+1, 0x1.be052eea5fba2p+2, 0x1.37f093eadbe8dp+3, 0x1.81ab1e79fc6a7p+2,
 };
 
-// x log(e^-x sqrt(2 pi x) I_0(x)) in 1/x.
+// For x log(e^-x sqrt(2 pi x) I_0(x)), in 1/x.
 TABLE double I_ZERO_FAR[28] = {
     -0x1.2d759ce0d203ep-30, 0x1.f8ccda6737b2dp-32, 0x1.2e9fef0c958c3p-27, -0x1.06d42be47d089p-28,
     -0x1.1aae028157f08p-25, 0x1.0053242ede403p-26, 0x1.4b272e1ef7918p-24, -0x1.394e3c02635e7p-25,

@@ -199,7 +199,7 @@ def scaled_k_slope(ix: arb, y: arb) -> arb:
 
 
 def log_gamma_over_order(s: arb) -> arb:
-    """log Gamma(1+v) / v in v/(v+3)."""
+    """Log Gamma(1+v) / v in v/(v+3)."""
     v = 3 * s / (1 - s)
     return (1 + v).lgamma() / v
 
@@ -215,7 +215,7 @@ def i_zero_tail(q: arb) -> arb:
 
 
 def i_zero_far(w: arb) -> arb:
-    """x log(e^-x sqrt(2 pi x) I_0(x)) in 1/x."""
+    """For x log(e^-x sqrt(2 pi x) I_0(x)), in 1/x."""
     return (log_i(arb(0), 1 / w) - 1 / w + (2 * PI / w).log() / 2) / w
 
 
