@@ -39,6 +39,8 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
+from data_pipelines.locations import redacted
+
 Config = TypeVar("Config")
 
 VERSION_BASE = "1.3"
@@ -208,14 +210,15 @@ def _errors_in_one_line(config_class: type[Any], name: str) -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         _stop(explain(error, config_class, name))
     except (ValueError, OSError, ImportError) as error:
-        _stop(_message(error))
+        # Errors may carry the exit code that a scheduler shall see.
+        _stop(_message(error), getattr(error, "exit_code", REFUSED))
 
 
 def _stop(message: str, code: int = REFUSED) -> NoReturn:
     """End with one line; called while an exception is handled, which is shown in full where that was asked for."""
     if os.environ.get(TRACEBACK) == "1":
         raise  # noqa: PLE0704
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {redacted(message)}\n")
     raise SystemExit(code)
 
 

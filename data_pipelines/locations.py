@@ -7,7 +7,9 @@ schemes. Public buckets are read without credentials unless the environment name
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -28,10 +30,37 @@ _CREDENTIALS = (
     "GOOGLE_SERVICE_ACCOUNT_KEY",
 )
 
+# How requests to an object store are repeated, on connection errors, time-outs and 5xx: waits of 0.1 s, doubled up to 10 s.
+_RETRIES = {
+    "max_retries": 10,
+    "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=10), "base": 2},
+    "retry_timeout": timedelta(seconds=180),
+}
+_REQUEST_SECONDS = "SKYSOLVE_REQUEST_SECONDS"  # environment variable: a request that takes longer is repeated
+_DEFAULT_REQUEST_SECONDS = "30"
+
+_URL = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^/?#\s'\"@]*@)?(?P<place>[^?#\s'\"]*)(?P<query>\?[^#\s'\"]*)?"
+)
+
 
 def is_url(location: str | Path) -> bool:
     """Whether the location is a URL (`scheme://...`) rather than a local path."""
     return "://" in str(location)
+
+
+def redacted(text: object) -> str:
+    """Text without the secrets that URLs in it may hold: user and password, and the values of every query parameter.
+
+    For whatever is shown or kept: messages, logs, manifests, attributes of stores.
+    """
+
+    def plain(found: re.Match[str]) -> str:
+        user = "***@" if found["user"] else ""
+        query = re.sub(r"=[^&]*", "=***", found["query"] or "")
+        return f"{found['scheme']}{user}{found['place']}{query}"
+
+    return _URL.sub(plain, str(text))
 
 
 def zarr_store(location: str | Path, *, read_only: bool = True, options: Mapping[str, Any] | None = None) -> Store:
@@ -59,21 +88,46 @@ def zarr_store(location: str | Path, *, read_only: bool = True, options: Mapping
     scheme = urlsplit(url).scheme.lower()
     if scheme == "file":
         return LocalStore(Path(urlsplit(url).path), read_only=read_only)
-    settings = dict(options or {})
     if scheme not in OBJECT_STORE_SCHEMES:
-        return FsspecStore.from_url(url, storage_options=settings, read_only=read_only)
+        return FsspecStore.from_url(url, storage_options=dict(options or {}), read_only=read_only)
+    return ObjectStore(object_store(url, options), read_only=read_only)
+
+
+def object_store(url: str, options: Mapping[str, Any] | None = None) -> Any:
+    """Open a place in an object store, for obstore's own functions; what fails for a moment is asked again.
+
+    Parameters
+    ----------
+    url
+        Of a scheme in `OBJECT_STORE_SCHEMES`.
+    options
+        As for `zarr_store`.
+
+    Raises
+    ------
+    ImportError
+        If obstore is not installed.
+    """
     try:
         from obstore.store import from_url
     except ImportError as error:
         raise ImportError(
-            f"reading {url} needs the package obstore; install it with: pip install 'skysolve[cloud]', or copy the store "
-            "to this machine and give its path."
+            f"reading {redacted(url)} needs the package obstore; install it with: pip install 'skysolve[cloud]', or copy the "
+            "store to this machine and give its path."
         ) from error
-    if scheme == "http":
-        settings.setdefault("client_options", {"allow_http": True})
-    elif scheme != "https" and not any(name in os.environ for name in _CREDENTIALS):
+    settings = dict(options or {})
+    scheme = urlsplit(url).scheme.lower()
+    seconds = float(os.environ.get(_REQUEST_SECONDS, _DEFAULT_REQUEST_SECONDS))
+    settings.setdefault("retry_config", _RETRIES)
+    settings.setdefault("client_options", {"timeout": timedelta(seconds=seconds), "allow_http": _may_be_plain(scheme)})
+    if scheme not in ("http", "https") and not any(name in os.environ for name in _CREDENTIALS):
         settings.setdefault("skip_signature", True)
-    return ObjectStore(from_url(url, **settings), read_only=read_only)
+    return from_url(url, **settings)
+
+
+def _may_be_plain(scheme: str) -> bool:
+    """Whether requests may go unencrypted: where the URL says so, or the environment does, as for a store on this machine."""
+    return scheme == "http" or os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
 
 
 def beside(location: str | Path, suffix: str) -> Path:

@@ -6,11 +6,16 @@ file, per variable. A shard is the unit of writing, so tasks that write differen
 
 When all shards of a forecast are there, `complete` is set for it, a coordinate of the store in a chunk of its own. A job
 that is killed leaves forecasts that are complete and say so, and others that do not. Nothing here imports a model.
+
+A local file appears under its name by a rename, an object by the one request that holds it: both whole or not at all. So the
+same holds for folders and for object stores, and a forecast that two jobs make is written twice with the same bits.
 """
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import shutil
 import uuid
 import warnings
@@ -25,8 +30,14 @@ import xarray as xr
 import zarr
 from jaxtyping import Float32
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import LocalStore, MemoryStore
 
-from data_pipelines.store import StoreError, consolidate, encode_time, is_disk_full
+from data_pipelines.errors import first_line
+from data_pipelines.locations import is_url, redacted, zarr_store
+from data_pipelines.retries import passes, repeated
+from data_pipelines.store import StoreError, encode_time, is_disk_full
 from data_pipelines.variables import VARIABLES, Channel
 
 CONVENTIONS = "CF-1.11, ACDD-1.3"
@@ -35,6 +46,8 @@ RUN = "python -m forecast.run analysis=... out=..."
 
 # Bytes of a chunk inside a shard: small enough to draw one map quickly, large enough that reading all is no slower.
 CHUNK_BYTES = 2**20
+
+ROOT = "zarr.json"  # the key that makes a store one; it is written last
 
 # Attributes in which a store may differ from the job that fills it further.
 OF_THE_RUN = frozenset({"date_created", "history", "code_version"})
@@ -133,7 +146,7 @@ def create_forecast_store(
     Parameters
     ----------
     path
-        New local folder.
+        New local folder, or the URL of a place in an object store.
     layout
         What it will hold.
     attributes
@@ -144,28 +157,50 @@ def create_forecast_store(
     Raises
     ------
     StoreError
-        If something is at `path`, `path` is a URL, or the disk is full.
+        If something is at `path`, or it cannot be written there.
     """
-    path = local_path(path)
     refuse_existing(path)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with writing_to(path):
+        if is_url(path):
+            memory = MemoryStore()
+            _build(memory, layout, attributes, stage_names)
+            _upload(str(path), memory)
+            return
+        path = Path(path)
+        unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            group = zarr.create_group(unfinished, zarr_format=3, attributes=_global_attributes(layout, attributes))
-            _write_coordinates(group, layout, stage_names)
-            for variable in layout.variables:
-                _declare(group, layout, variable)
-            consolidate(unfinished)
+            _build(LocalStore(unfinished), layout, attributes, stage_names)
             unfinished.rename(path)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another job was faster
+                refuse_existing(path)
+            raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def refuse_existing(path: str | Path) -> None:
     """Raise StoreError if something is at `path`."""
-    if local_path(path).exists():
-        raise StoreError(f"{path} exists already; nothing is overwritten. Choose another out=, or go on with it: resume=true.")
+    if forecast_store_exists(path):
+        raise StoreError(
+            f"{redacted(path)} exists already; nothing is overwritten. Choose another out=, or go on with it: resume=true."
+        )
+
+
+def forecast_store_exists(path: str | Path) -> bool:
+    """Whether something is at a local path, or a Zarr group at a URL.
+
+    Raises
+    ------
+    StoreError
+        If an object store cannot be asked.
+    """
+    if not is_url(path):
+        return Path(path).exists()
+    with writing_to(path):
+        store = zarr_store(path)
+        return repeated(lambda: bool(sync(store.exists(ROOT))), what=f"looking for {redacted(path)}")
 
 
 def write_forecast(
@@ -200,10 +235,23 @@ def write_forecast(
     if fields.shape != wanted:
         raise StoreError(f"fields must have shape {wanted} (lead times, channels, latitudes, longitudes); got {fields.shape}.")
     group = _open_group(path, "r+")
-    with writing_to(path):
+
+    def write() -> None:
         for variable in layout.variables:
             _array(group, variable)[place] = _values_of(layout, variable, fields)
+        if not is_url(path):
+            _reach_the_disk([_file_of(Path(path), _array(group, variable), place) for variable in layout.variables])
         _array(group, "complete")[place] = 1  # last: what says that it is complete, is
+
+    with writing_to(path):
+        repeated(write, when=_may_be_written_again, what=f"writing to {redacted(path)}")
+
+
+def is_complete(path: str | Path, layout: ForecastLayout, initial_time: np.datetime64, member: int | None = None) -> bool:
+    """Whether a forecast is marked complete at this moment: it may be another process that made it."""
+    marks = _array(_open_group(path, "r"), "complete")
+    place = _place(layout, initial_time, member)
+    return bool(repeated(lambda: np.asarray(marks[place]).item(), what=f"reading {redacted(path)}"))
 
 
 def missing_forecasts(path: str | Path) -> list[tuple[np.datetime64, int | None]]:
@@ -230,7 +278,7 @@ def check_same_job(path: str | Path, layout: ForecastLayout, attributes: Mapping
     """Raise StoreError that tells the first difference between a store and the job that would fill it further, if any."""
     group = _open_group(path, "r")
     if group.attrs.get("contract") != CONTRACT:
-        raise StoreError(f"{path} is no forecast store, so no job can go on with it. Choose another out=.")
+        raise StoreError(f"{redacted(path)} is no forecast store, so no job can go on with it. Choose another out=.")
     for name, values in layout.coordinates().items():
         if name not in group or not np.array_equal(_read(group, name), values):
             raise StoreError(_differs(path, name, _span(_read(group, name)) if name in group else "none", _span(values)))
@@ -248,7 +296,7 @@ def open_forecast_store(path: str | Path, *, chunks: Any = None, complete_only: 
     Parameters
     ----------
     path
-        Local folder.
+        Local folder or URL.
     chunks
         As in `xarray.open_zarr`.
     complete_only
@@ -262,12 +310,13 @@ def open_forecast_store(path: str | Path, *, chunks: Any = None, complete_only: 
     group = _open_group(path, "r")
     if group.attrs.get("contract") != CONTRACT:
         raise StoreError(
-            f"{path} is no forecast store: its attribute contract is {group.attrs.get('contract')!r}. Make one with: {RUN}"
+            f"{redacted(path)} is no forecast store: its attribute contract is {group.attrs.get('contract')!r}. Make one with: "
+            f"{RUN}"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset = xr.open_zarr(local_path(path), chunks=chunks, decode_timedelta=True)
-    return drop_incomplete(dataset, str(path)) if complete_only else dataset
+        dataset = xr.open_zarr(zarr_store(path), chunks=chunks, decode_timedelta=True)
+    return drop_incomplete(dataset, redacted(path)) if complete_only else dataset
 
 
 def drop_incomplete(dataset: xr.Dataset, name: str = "forecast") -> xr.Dataset:
@@ -288,51 +337,124 @@ def drop_incomplete(dataset: xr.Dataset, name: str = "forecast") -> xr.Dataset:
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Delete the halves of files that a killed job left behind (each was written under another name first)."""
-    for leftover in local_path(path).rglob("*.partial"):
-        leftover.unlink(missing_ok=True)
+    """Delete the halves of files that a killed job left behind (each was written under another name first).
 
-
-def local_path(path: str | Path) -> Path:
-    """Give the path, refusing URLs: an object store cannot take a shard all or nothing in the way that a rename does.
-
-    Raises
-    ------
-    StoreError
-        If `path` is a URL.
+    A process that is writing one of them at this moment writes it once more. Object stores have no halves.
     """
-    if "://" in str(path):
-        raise StoreError(f"out must be a local folder; got {path}. Write it locally, then copy it.")
-    return Path(path)
+    if not is_url(path):
+        for leftover in Path(path).rglob("*.partial"):
+            leftover.unlink(missing_ok=True)
 
 
 @contextmanager
 def writing_to(path: str | Path) -> Iterator[None]:
-    """Turn a full disk into a StoreError that says what is kept and how to go on."""
+    """Turn what keeps a store from being written into a StoreError that says what is kept and how to go on."""
     try:
         yield
     except StoreError:
         raise
     except Exception as error:
-        if not is_disk_full(error):
+        reason = _why_not_written(path, error)
+        if reason is None:
             raise
         raise StoreError(
-            f"no space is left on the disk that holds {path}: every forecast marked complete is kept. Free some space, then "
-            "run the same command with resume=true."
+            f"{reason}: every forecast marked complete is kept. {_REMEDIES[error_kind(error)]}, then run the same command with "
+            "resume=true."
         ) from error
 
 
+_REMEDIES = {
+    "full": "Free some space",
+    "refused": "Give this user the right to write there",
+    "read-only": "Make it writable, or choose another out=",
+    "other": "See to it",
+}
+
+
+def error_kind(error: BaseException) -> str:
+    """Sort errors of writing: "full", "refused", "read-only" or "other"."""
+    if is_disk_full(error):
+        return "full"
+    if isinstance(error, PermissionError) or type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError"):
+        return "refused"
+    return "read-only" if isinstance(error, OSError) and error.errno == errno.EROFS else "other"
+
+
+def _why_not_written(path: str | Path, error: Exception) -> str | None:
+    kind, shown = error_kind(error), redacted(path)
+    if kind == "full":
+        return f"no space is left on the disk that holds {shown}"
+    if kind == "refused":
+        return f"permission to write {shown} is denied"
+    if kind == "read-only":
+        return f"{shown} lies on a read-only file system"
+    if isinstance(error, OSError) or (is_url(path) and type(error).__module__.startswith("obstore")):
+        return f"{shown} cannot be written ({redacted(first_line(error))})"
+    return None
+
+
+def _may_be_written_again(error: BaseException) -> bool:
+    """Whether writing the same once more may help; a half that another job swept away as a leftover is one such case."""
+    return passes(error) or (isinstance(error, FileNotFoundError) and str(error.filename).endswith(".partial"))
+
+
+def _file_of(path: Path, array: zarr.Array, place: tuple[int, ...]) -> Path:
+    """The file that holds the shard at `place`, its first indices."""
+    indices = place + (0,) * (array.ndim - len(place))
+    return path / array.path / array.metadata.encode_chunk_key(indices)
+
+
+def _reach_the_disk(files: Sequence[Path]) -> None:
+    """Wait until files are on the disk and not in a cache, so that a mark which survives a power cut is true."""
+    for file in files:
+        for name in (file, file.parent):
+            descriptor = os.open(name, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _build(
+    store: LocalStore | MemoryStore, layout: ForecastLayout, attributes: Mapping[str, Any], stage_names: Sequence[str]
+) -> None:
+    group = zarr.create_group(store, zarr_format=3, attributes=_global_attributes(layout, attributes))
+    _write_coordinates(group, layout, stage_names)
+    for variable in layout.variables:
+        _declare(group, layout, variable)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        zarr.consolidate_metadata(store)
+
+
+def _upload(url: str, memory: MemoryStore) -> None:
+    """Put what was built in memory into an object store; the root comes last, and only where none is."""
+    target = zarr_store(url, read_only=False)
+    contents = {key: value.to_bytes() for key, value in memory._store_dict.items()}
+    root = contents.pop(ROOT)
+    for key, content in contents.items():
+        buffer = default_buffer_prototype().buffer.from_bytes(content)
+        repeated(lambda key=key, buffer=buffer: sync(target.set(key, buffer)), what=f"creating {redacted(url)}")  # type: ignore[misc]
+    repeated(
+        lambda: sync(target.set_if_not_exists(ROOT, default_buffer_prototype().buffer.from_bytes(root))),
+        what=f"creating {redacted(url)}",
+    )
+    there = repeated(lambda: sync(target.get(ROOT, default_buffer_prototype())), what=f"creating {redacted(url)}")
+    if there is None or there.to_bytes() != root:  # a lost answer to our own request leaves ours there
+        refuse_existing(url)
+
+
 def _open_group(path: str | Path, mode: Any) -> zarr.Group:
-    path = local_path(path)
-    if not path.exists():
-        raise StoreError(f"there is no forecast store at {path}. Make one with: {RUN}")
+    shown = redacted(path)
+    if not forecast_store_exists(path):
+        raise StoreError(f"there is no forecast store at {shown}. Make one with: {RUN}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return zarr.open_group(path, mode=mode, zarr_format=3)
+            store = zarr_store(path, read_only=mode == "r")
+            return repeated(lambda: zarr.open_group(store, mode=mode, zarr_format=3), what=f"opening {shown}")
     except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise StoreError(f"{path} is no readable Zarr group ({reason}). Choose another out=.") from error
+        raise StoreError(f"{shown} is no readable Zarr group ({redacted(first_line(error))}). Choose another out=.") from error
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array:
@@ -343,7 +465,8 @@ def _array(group: zarr.Group, name: str) -> zarr.Array:
 
 
 def _read(group: zarr.Group, name: str) -> np.ndarray:
-    return np.asarray(_array(group, name)[...])
+    array = _array(group, name)
+    return repeated(lambda: np.asarray(array[...]), what=f"reading {name}")
 
 
 def _place(layout: ForecastLayout, initial_time: np.datetime64, member: int | None) -> tuple[int, ...]:
@@ -492,8 +615,8 @@ def _global_attributes(layout: ForecastLayout, attributes: Mapping[str, Any]) ->
 
 def _differs(path: str | Path, what: str, stored: Any, ours: Any) -> str:
     return (
-        f"{path} holds another job: its {what} is {stored}; this job's is {ours}. Resume with the settings that started it, "
-        "or choose another out=."
+        f"{redacted(path)} holds another job: its {what} is {stored}; this job's is {ours}. Resume with the settings that "
+        "started it, or choose another out=."
     )
 
 

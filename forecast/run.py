@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from configs.compose import entry
+from data_pipelines.locations import redacted
 from forecast.job import RunConfig, run_forecasts
 
 
@@ -10,8 +11,12 @@ from forecast.job import RunConfig, run_forecasts
 def main(config: RunConfig) -> str:
     """Run the job and say where its forecasts are."""
     result = run_forecasts(config)
+    if result.submitted:
+        return f"submitted; {result.forecasts} forecasts to {result.lead_hours} h will be in {redacted(result.out)}."
     kept = f", {result.forecasts - result.made} were there already" if result.made < result.forecasts else ""
-    return f"{result.forecasts} forecasts to {result.lead_hours} h are in {result.out} ({result.made} made now{kept})."
+    return (
+        f"{result.forecasts} forecasts to {result.lead_hours} h are in {redacted(result.out)} ({result.made} made now{kept})."
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A job looks at everything before its first forecast, survives being killed, and resumes to the same store."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,16 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from configs.compose import ConfigError, compose
+from data_pipelines.locations import redacted
 from data_pipelines.store import StoreError, create_analysis_store, write_analysis
-from forecast import checkpoint, job
+from forecast import checkpoint, work
 from forecast.checkpoint import CheckpointError, save_checkpoint
+from forecast.exits import UnfinishedError
 from forecast.forecast_store import missing_forecasts, open_forecast_store
 from forecast.forecaster import ForecastError
-from forecast.job import RunConfig, load_cascade, parse_hours, run_forecasts, shipped_checkpoint
+from forecast.job import RunConfig, WorkersConfig, run_forecasts
+from forecast.lease import lease
+from forecast.manifest import read_journals
 from forecast.rollout import rollout
+from forecast.spread import Secretly
+from forecast.stages import load_cascade, parse_hours, shipped_checkpoint
+from forecast.work import Work
 from tests.helpers.analyses import make_analysis
 from tests.helpers.forecasters import extrapolation
 
@@ -102,7 +111,12 @@ def test_a_batch_larger_than_the_buffer_waits_on_disk(inputs, tmp_path):
     small = run_forecasts(config(inputs, tmp_path / "small.zarr", buffer_gigabytes=0.0)).out
     large = run_forecasts(config(inputs, tmp_path / "large.zarr")).out
     xr.testing.assert_equal(open_forecast_store(small).load(), open_forecast_store(large).load())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["large.zarr", "small.zarr"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "large.zarr",
+        "large.zarr.runs",
+        "small.zarr",
+        "small.zarr.runs",
+    ]
 
 
 def test_a_disk_too_full_for_the_buffer_is_told(inputs, tmp_path, monkeypatch):
@@ -129,7 +143,7 @@ def test_a_job_that_fails_anywhere_resumes_to_the_same_store(inputs, tmp_path, m
     whole = run_forecasts(config(inputs, tmp_path / "whole.zarr")).out
     settings = config(inputs, tmp_path / "broken.zarr")
     written = iter(range(fails_at))
-    write = job.write_forecast
+    write = work.write_forecast
 
     def fails(*arguments):
         if next(written, None) is None:
@@ -137,7 +151,7 @@ def test_a_job_that_fails_anywhere_resumes_to_the_same_store(inputs, tmp_path, m
         write(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, "write_forecast", fails)
+        patch.setattr(work, "write_forecast", fails)
         with pytest.raises(StoreError, match="no space is left"):
             run_forecasts(settings)
     assert len(missing_forecasts(settings.out)) == 4 - fails_at
@@ -150,11 +164,11 @@ def test_a_job_that_fails_anywhere_resumes_to_the_same_store(inputs, tmp_path, m
 SLOW_JOB = """
 import sys
 from forecast import checkpoint
-from forecast.job import RunConfig, run_forecasts
+from forecast.job import RunConfig, WorkersConfig, run_forecasts
 checkpoint.MODELS["Extrapolation"] = "tests.helpers.forecasters"
-inputs, out = sys.argv[1:]
+inputs, out, threads = sys.argv[1:]
 run_forecasts(RunConfig(analysis=inputs + "/analysis.zarr", start="2021-02-27T06", end="2021-02-28T18", every="12h", lead="36h",
-    out=out, cascade=[f"12h:{inputs}/first", f"2d:{inputs}/second"], device="cpu", batch_size=1, progress=False))
+    out=out, cascade=[f"12h:{inputs}/first", f"2d:{inputs}/second"], device="cpu", batch_size=1, threads=int(threads), progress=False))
 """
 
 
@@ -163,7 +177,8 @@ def test_a_killed_job_leaves_a_correct_store_and_resumes_to_the_same(inputs, tmp
     whole = open_forecast_store(run_forecasts(config(inputs, tmp_path / "whole.zarr")).out).load()
     out = tmp_path / "killed.zarr"
     environment = os.environ | {"EXTRAPOLATION_SECONDS": "0.1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([sys.executable, "-c", SLOW_JOB, str(inputs), str(out)], env=environment) as process:
+    command = [sys.executable, "-c", SLOW_JOB, str(inputs), str(out), str(torch.get_num_threads())]
+    with subprocess.Popen(command, env=environment) as process:
         while process.poll() is None and not list(out.glob("complete/c/*")):
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
@@ -171,7 +186,7 @@ def test_a_killed_job_leaves_a_correct_store_and_resumes_to_the_same(inputs, tmp
     assert 0 < len(missing) < 4
     there = open_forecast_store(out)
     xr.testing.assert_equal(there.load(), whole.sel(time=there["time"]))
-    assert run_forecasts(config(inputs, out, resume=True)).made == len(missing)
+    assert run_forecasts(config(inputs, out, batch_size=1, resume=True)).made == len(missing)
     xr.testing.assert_equal(open_forecast_store(out).load(), whole)
     assert not list(out.rglob("*.partial"))
 
@@ -190,6 +205,69 @@ def test_resume_with_other_settings_is_refused(inputs, tmp_path):
         run_forecasts(config(inputs, out, lead="24h", resume=True))
     with pytest.raises(StoreError, match="holds another job: its checkpoint_sha256 is"):
         run_forecasts(config(inputs, out, cascade=[f"12h:{inputs / 'second'}", f"2d:{inputs / 'second'}"], resume=True))
+
+
+def test_resume_in_other_batches_is_refused_because_the_last_bits_would_differ(inputs, tmp_path):
+    out = tmp_path / "forecast.zarr"
+    run_forecasts(config(inputs, out))
+    with pytest.raises(StoreError, match="its batch_size is 3; this job's is 2"):
+        run_forecasts(config(inputs, out, batch_size=2, resume=True))
+
+
+def test_a_second_job_on_the_same_store_is_refused(inputs, tmp_path):
+    settings = config(inputs, tmp_path / "forecast.zarr")
+    with (
+        lease(settings.out, tmp_path / "forecast.zarr.runs", print),
+        pytest.raises(StoreError, match="forecast.zarr is being filled by another job .process [0-9]+ on"),
+    ):
+        run_forecasts(settings)
+    assert run_forecasts(settings).made == 4
+
+
+def test_sigterm_lets_the_batch_end_and_says_how_to_go_on(inputs, tmp_path, monkeypatch):
+    settings = config(inputs, tmp_path / "forecast.zarr", batch_size=1)
+    write = work.write_forecast
+
+    def signalled(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        write(*arguments)
+
+    monkeypatch.setattr(work, "write_forecast", signalled)
+    with pytest.raises(UnfinishedError, match=r"stopped \(SIGTERM\) with 3 of 4 forecasts still to make") as stopped:
+        run_forecasts(settings)
+    assert stopped.value.exit_code == 75
+    monkeypatch.undo()
+    monkeypatch.setitem(checkpoint.MODELS, "Extrapolation", "tests.helpers.forecasters")
+    settings.resume = True
+    assert run_forecasts(settings).made == 3
+    outcomes = [json.loads(path.read_text())["outcome"] for path in (tmp_path / "forecast.zarr.runs").glob("*.json")]
+    assert sorted(outcomes) == ["complete", "unfinished"]
+    made = [event for event in read_journals(tmp_path / "forecast.zarr.runs") if event["event"] == "complete"]
+    assert len(made) == len({event["initial_time"] for event in made}) == 4
+
+
+def test_a_broken_batch_runs_again_at_its_places(inputs, tmp_path):
+    """Copies stand at the places of what is there: the last bits of a forecast depend on its place and on the batch's size."""
+    settings = config(inputs, tmp_path / "forecast.zarr", batch_size=4)
+    run_forecasts(settings)
+    (tmp_path / "forecast.zarr" / "complete" / "c" / "2").unlink()
+    (batch,) = Work(settings).batches()
+    assert batch.wanted == (2,)
+    assert batch.initial_times.tolist() == [settings.initial_times[2].item()] * 4
+
+
+def test_no_manifest_or_message_holds_a_secret_of_a_url(inputs, tmp_path):
+    from forecast.manifest import Manifest
+
+    hidden = ["s3cret", "t0ken"]
+    url = "https://user:s3cret@host/a.zarr?sig=t0ken&x=t0ken"
+    assert redacted(f"no '{url}' here") == "no 'https://***@host/a.zarr?sig=***&x=***' here"
+    manifest = Manifest(tmp_path, config(inputs, tmp_path / "x", analysis=url), {"a": [url]})
+    manifest.end("failed", reason=url)
+    with pytest.raises(StoreError) as told:
+        run_forecasts(config(inputs, tmp_path / "y", analysis="http://user:s3cret@127.0.0.1:9/a.zarr?sig=t0ken"))
+    for text in (manifest.path.read_text(), redacted(told.value), repr(Secretly(url))):
+        assert not [secret for secret in hidden if secret in text]
 
 
 def test_resume_with_another_analysis_is_refused(inputs, tmp_path):
@@ -244,6 +322,8 @@ def test_analysis_of_another_grid_is_refused(inputs, tmp_path):
         ({"every": "6"}, "every must be a number of hours or days, as in 6h or 10d; got '6'"),
         ({"lead": "0h"}, "lead must be a number of hours or days, as in 6h or 10d; got '0h'"),
         ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
+        ({"threads": -1}, "threads must be at least 1, or 0 for the default; got -1"),
+        ({"cluster": "moon"}, "cluster must be one of local, dask, slurm, pbs, slurm_array; got 'moon'"),
         ({"buffer_gigabytes": -1.0}, "buffer_gigabytes must not be negative; got -1.0"),
         ({"cascade": []}, "cascade is empty"),
     ],
@@ -251,6 +331,22 @@ def test_analysis_of_another_grid_is_refused(inputs, tmp_path):
 def test_settings_that_make_no_sense_are_refused_by_name(inputs, tmp_path, changes, what):
     with pytest.raises(ForecastError, match=what):
         config(inputs, tmp_path / "x", **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"number": 0}, "workers.number must be at least 1; got 0"),
+        ({"minimum": 3}, "workers.minimum must be -1, or 0 to workers.number=2; got 3"),
+        ({"cores": 0}, "workers.cores must be at least 1; got 0"),
+        ({"memory": "much"}, "workers.memory must be a size, as in 8GB; got 'much'"),
+        ({"walltime": "1h"}, "workers.walltime must be HH:MM:SS, at least 00:04:00; got '1h'"),
+        ({"walltime": "00:03:00"}, "workers.walltime must be HH:MM:SS, at least 00:04:00"),
+    ],
+)
+def test_workers_that_make_no_sense_are_refused_by_name(changes, what):
+    with pytest.raises(ForecastError, match=what):
+        WorkersConfig(**changes)
 
 
 def test_durations_and_shipped_names():
@@ -293,4 +389,4 @@ def test_entry_point_says_in_one_line_where_the_forecasts_are(inputs, tmp_path, 
         capsys.readouterr().err
         == f"error: {out} exists already; nothing is overwritten. Choose another out=, or go on with it: resume=true.\n"
     )
-    assert [path.name for path in tmp_path.iterdir()] == ["forecast.zarr"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["forecast.zarr", "forecast.zarr.runs"]
