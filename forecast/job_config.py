@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from forecast.ensemble import EnsembleConfig
 from forecast.forecaster import ForecastError
 from forecast.stages import parse_date, parse_hours
 
@@ -115,6 +116,8 @@ class RunConfig:
         pbs (dask workers as jobs of the queue), slurm_array (an array of jobs without dask).
     workers
         The processes, where cluster is not local.
+    ensemble
+        Members of each forecast, from perturbed states.
     runs
         Folder of manifests and journals; empty: beside `out`, as in forecast.zarr.runs (for a URL in the current folder).
     buffer_gigabytes
@@ -137,6 +140,7 @@ class RunConfig:
     resume: bool = False
     cluster: str = "local"
     workers: WorkersConfig = field(default_factory=WorkersConfig)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     runs: str = ""
     buffer_gigabytes: float = 4.0
     progress: bool = True

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float32
 from torch import Tensor
 
 from data_pipelines.errors import first_line
@@ -66,6 +67,7 @@ def rollout(
     steps: int,
     device: torch.device | str = "auto",
     precision: str = "auto",
+    perturbations: Float32[np.ndarray, "batch channel lat lon"] | None = None,
 ) -> Iterator[State]:
     """Forecast from some initial times, one step at a time.
 
@@ -85,6 +87,8 @@ def rollout(
         "auto", "cpu", "cuda", "cuda:1" ...
     precision
         "auto", "bf16" or "fp32", see `computes_in_bfloat16`.
+    perturbations
+        Added to every state that is read of the analysis, physical units.
 
     Yields
     ------
@@ -114,7 +118,16 @@ def rollout(
     in_bfloat16 = computes_in_bfloat16(precision, target)
     for stage in cascade.stages:
         stage.model.to(target).eval()
-    return _steps(cascade, analysis, times, cascade.schedule[:steps], target, in_bfloat16)
+    schedule = cascade.schedule[:steps]
+    states = _initial_states(cascade, analysis, times, steps, target)
+    if perturbations is not None:
+        if perturbations.shape != tuple(states[0].shape):
+            raise ForecastError(
+                f"perturbations must have the shape of the initial states, {tuple(states[0].shape)}; got {perturbations.shape}."
+            )
+        added = torch.from_numpy(perturbations).to(target)
+        states = {lead: fields + added for lead, fields in states.items()}
+    return _steps(cascade, states, times, schedule, target, in_bfloat16)
 
 
 def check_initial_times(cascade: Cascade, analysis: xr.Dataset, initial_times: np.ndarray, steps: int | None = None) -> None:
@@ -126,14 +139,13 @@ def check_initial_times(cascade: Cascade, analysis: xr.Dataset, initial_times: n
 
 def _steps(
     cascade: Cascade,
-    analysis: xr.Dataset,
+    states: dict[int, Tensor],
     times: np.ndarray,
     schedule: Sequence[Step],
     device: torch.device,
     in_bfloat16: bool,
 ) -> Iterator[State]:
     last_reader = {lead: place for place, step in enumerate(schedule) for lead in step.inputs}
-    states = _initial_states(cascade, analysis, times, len(schedule), device)
     initial = states[0]
     for place, step in enumerate(schedule):
         fields = states[step.lead_hours] = _one_step(cascade, step, states, times, device, in_bfloat16)

@@ -17,6 +17,7 @@ import numpy as np
 
 from data_pipelines.errors import first_line
 from data_pipelines.locations import redacted
+from forecast.ensemble import EnsembleConfig
 from forecast.exits import StopRequest
 from forecast.forecaster import ForecastError
 from forecast.job_config import RunConfig, WorkersConfig
@@ -85,7 +86,8 @@ def _work(text: str) -> Work:
 def config_from(text: str) -> RunConfig:
     """Build settings from their JSON."""
     values = json.loads(text)
-    return RunConfig(**(values | {"workers": WorkersConfig(**values["workers"])}))
+    parts = {"workers": WorkersConfig(**values["workers"]), "ensemble": EnsembleConfig(**values["ensemble"])}
+    return RunConfig(**(values | parts))
 
 
 def _device_of_worker() -> str:

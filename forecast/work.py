@@ -27,10 +27,13 @@ from data_pipelines.locations import is_url, redacted
 from data_pipelines.store import data_hash, open_analysis
 from forecast.cascade import Cascade
 from forecast.checkpoint import Description, code_version
+from forecast.ensemble import perturbations
 from forecast.forecast_store import ForecastLayout, is_complete, missing_forecasts, write_forecast, writing_to
+from forecast.forecaster import ForecastError
 from forecast.manifest import Journal
 from forecast.rollout import check_initial_times, choose_device, computes_in_bfloat16, rollout
 from forecast.stages import load_cascade, parse_hours
+from forecast.state import read_states
 
 if TYPE_CHECKING:
     from forecast.job import RunConfig
@@ -77,7 +80,11 @@ class Work:
         for stage in self.cascade.stages:
             stage.model.requirements.check(self.analysis.isel(time=slice(1)))
         check_initial_times(self.cascade, self.analysis, config.initial_times, self.steps)
-        self.layout = _layout(self.cascade, self.steps, config.initial_times)
+        self.layout = _layout(self.cascade, self.steps, config.initial_times, config.ensemble.numbers)
+        if config.ensemble.members and self._first_change is None:
+            raise ForecastError(
+                "ensemble.members needs a first stage that reads 2 or more states: their change scales perturbations."
+            )
 
     @property
     def stage_names(self) -> list[str]:
@@ -87,7 +94,9 @@ class Work:
     def attributes(self) -> dict[str, Any]:
         """Global attributes of the store; what they say identifies the job, and reading the initial states takes a while."""
         described = _attributes(self.cascade, self.descriptions, self.analysis, self.config.initial_times, self.steps)
-        return {**described, "precision": "bf16" if self.in_bfloat16 else "fp32", **self._last_bits()}
+        return {**described, "precision": "bf16" if self.in_bfloat16 else "fp32", **self._last_bits()} | (
+            self.config.ensemble.describe()
+        )
 
     def batches(self) -> list[Batch]:
         """What the store lacks, in the job's fixed batches."""
@@ -118,10 +127,29 @@ class Work:
 
     def _roll_out(self, batch: Batch, fields: np.ndarray, on_step: Callable[[int], object]) -> None:
         precision = "bf16" if self.in_bfloat16 else "fp32"
-        states = rollout(self.cascade, self.analysis, batch.initial_times, self.steps, self.device, precision)
+        added = self._perturbations(batch) if self.config.ensemble.members else None
+        states = rollout(self.cascade, self.analysis, batch.initial_times, self.steps, self.device, precision, added)
         for place, state in enumerate(states):
             fields[:, place] = state.fields.cpu().numpy()
             on_step(len(batch.wanted))
+
+    @property
+    def _first_change(self) -> int | None:
+        """The last lead time [h] before 0 that the first step reads; None where it reads none."""
+        earlier = [lead for lead in self.cascade.schedule[0].inputs if lead < 0]
+        return max(earlier) if earlier else None
+
+    def _perturbations(self, batch: Batch) -> Float32[np.ndarray, "batch channel lat lon"]:
+        times, channels = batch.initial_times, self.cascade.channels
+        before = np.timedelta64(self._first_change or 0, "h")
+        now, then = np.split(read_states(self.analysis, channels, np.concatenate([times, times + before])), 2)
+        grid = (tuple(self.cascade.latitude), tuple(self.cascade.longitude))
+        return np.stack(
+            [
+                perturbations(self.config.ensemble, time, member, change, *grid)
+                for (time, member), change in zip(batch.forecasts, now - then, strict=True)
+            ]
+        )
 
     def _is_complete(self, forecast: Forecast) -> bool:
         return is_complete(self.config.out, self.layout, *forecast)
@@ -156,7 +184,7 @@ def _set_threads(threads: int) -> int:
     return torch.get_num_threads()
 
 
-def _layout(cascade: Cascade, steps: int, times: np.ndarray) -> ForecastLayout:
+def _layout(cascade: Cascade, steps: int, times: np.ndarray, members: tuple[int, ...] = ()) -> ForecastLayout:
     schedule = cascade.schedule[:steps]
     return ForecastLayout(
         initial_times=times,
@@ -165,6 +193,7 @@ def _layout(cascade: Cascade, steps: int, times: np.ndarray) -> ForecastLayout:
         channels=cascade.channels,
         latitude=cascade.latitude,
         longitude=cascade.longitude,
+        members=members,
     )
 
 

@@ -18,6 +18,7 @@ from data_pipelines.locations import redacted
 from data_pipelines.store import StoreError, create_analysis_store, write_analysis
 from forecast import checkpoint, work
 from forecast.checkpoint import CheckpointError, save_checkpoint
+from forecast.ensemble import EnsembleConfig
 from forecast.exits import UnfinishedError
 from forecast.forecast_store import missing_forecasts, open_forecast_store
 from forecast.forecaster import ForecastError
@@ -168,7 +169,8 @@ from forecast.job import RunConfig, WorkersConfig, run_forecasts
 checkpoint.MODELS["Extrapolation"] = "tests.helpers.forecasters"
 inputs, out, threads = sys.argv[1:]
 run_forecasts(RunConfig(analysis=inputs + "/analysis.zarr", start="2021-02-27T06", end="2021-02-28T18", every="12h", lead="36h",
-    out=out, cascade=[f"12h:{inputs}/first", f"2d:{inputs}/second"], device="cpu", batch_size=1, threads=int(threads), progress=False))
+    out=out, cascade=[f"12h:{inputs}/first", f"2d:{inputs}/second"], device="cpu", batch_size=1,
+    threads=int(threads), progress=False))
 """
 
 
@@ -268,6 +270,25 @@ def test_no_manifest_or_message_holds_a_secret_of_a_url(inputs, tmp_path):
         run_forecasts(config(inputs, tmp_path / "y", analysis="http://user:s3cret@127.0.0.1:9/a.zarr?sig=t0ken"))
     for text in (manifest.path.read_text(), redacted(told.value), repr(Secretly(url))):
         assert not [secret for secret in hidden if secret in text]
+
+
+def test_members_go_into_the_dimension_number_whatever_the_batches(inputs, tmp_path):
+    members = EnsembleConfig(members=3)
+    whole = run_forecasts(config(inputs, tmp_path / "whole.zarr", ensemble=members))
+    assert whole.forecasts == whole.made == 12
+    dataset = open_forecast_store(whole.out).load()
+    assert dataset["temperature"].dims[:2] == ("time", "number")
+    other = run_forecasts(config(inputs, tmp_path / "other.zarr", ensemble=members, batch_size=5))
+    xr.testing.assert_equal(open_forecast_store(other.out).load(), dataset)
+    single = open_forecast_store(run_forecasts(config(inputs, tmp_path / "single.zarr")).out).load()
+    control = dataset.sel(number=0, drop=True)
+    xr.testing.assert_equal(control["temperature"], single["temperature"])
+    plus, minus = (dataset["temperature"].sel(number=number, drop=True) for number in (1, 2))
+    assert np.abs(plus - control["temperature"]).max() > 0.1
+    # The model of these tests is linear: the mean of a pair is the control but for float32's rounding, 3e-5 K.
+    np.testing.assert_allclose((plus + minus) / 2, control["temperature"], atol=1e-4)
+    with pytest.raises(StoreError, match="its ensemble is members 3, amplitude 0.3"):
+        run_forecasts(config(inputs, tmp_path / "whole.zarr", ensemble=EnsembleConfig(3, seed=1), resume=True))
 
 
 def test_resume_with_another_analysis_is_refused(inputs, tmp_path):
