@@ -40,6 +40,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from data_pipelines.locations import redacted
+from gpu.host_memory import keep_freed_memory
 
 Config = TypeVar("Config")
 
@@ -87,6 +88,7 @@ def entry(config_class: type[Config], name: str, *, lists: Sequence[str] = ()) -
 
         @functools.wraps(run)
         def main() -> None:
+            keep_freed_memory()
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, so that they too become one line
             sys.argv[1:] = [_as_override(argument, config_class, lists) for argument in sys.argv[1:]]
             with _errors_in_one_line(config_class, name):
