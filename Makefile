@@ -72,7 +72,7 @@ $(VENV)/.ready-to-forecast $(VENV)/.ready-to-test: $(NEEDS)
 	if [ -z "$$uv" ] && "$(PY)" -m pip install --quiet uv; then uv="$(VENV)/bin/uv"; fi
 	wanted=(--constraint constraints.txt --editable ".$(EXTRAS)" $(GROUPS))
 	# uv reads none of pip's settings; where wheels lie beside the index, they are on PIP_FIND_LINKS.
-	if [ -z "$$uv" ] || ! UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" "$$uv" pip install --python "$(PY)" "$${wanted[@]}"; then
+	if [ -z "$$uv" ] || ! UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" "$$uv" pip install --compile-bytecode --python "$(PY)" "$${wanted[@]}"; then
 	    echo "make: uv is not there or did not succeed; trying pip, which takes minutes."
 	    "$(PY)" -m pip install --quiet --upgrade pip && "$(PY)" -m pip install --quiet "$${wanted[@]}" \
 	        || stop "installing failed, see above. With a network connection, run the same command again."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,6 @@ def load_projections() -> None:
 def _draw_field(
     axes: Axes, latitude: np.ndarray, longitude: np.ndarray, field: np.ndarray, limits: tuple[float, float], colours: str
 ) -> Any:
-    import cartopy.crs as ccrs
-    import cartopy.feature as cfeature
     from matplotlib import colormaps
     from matplotlib.colors import BoundaryNorm
 
@@ -126,12 +125,32 @@ def _draw_field(
     rows = np.concatenate([[90.0], (latitude[:-1] + latitude[1:]) / 2, [-90.0]])
     boundaries = _boundaries(limits)
     norm = BoundaryNorm(boundaries, colormaps[colours].N, extend="both")
-    image = axes.pcolormesh(edges, rows, values, cmap=colours, norm=norm, transform=ccrs.PlateCarree(), rasterized=True)
-    coastline = cfeature.NaturalEarthFeature("physical", "coastline", "110m")
-    axes.add_feature(coastline, facecolor="none", edgecolor="#333333", linewidth=0.5)  # type: ignore[attr-defined]
+    # The cell on the dateline is drawn on both sides of it, each side as far as the edge of the map.
+    x, y = _project(axes, *np.meshgrid(np.append(edges, edges[0] + 360), rows))
+    image = axes.pcolormesh(x, y, np.append(values, values[:, :1], axis=1), cmap=colours, norm=norm, rasterized=True)
+    axes.add_feature(_coastline(), facecolor="none", edgecolor="#333333", linewidth=0.5)  # type: ignore[attr-defined]
     axes.set_global()  # type: ignore[attr-defined]
     axes.spines["geo"].set_linewidth(0.6)
     return image
+
+
+@cache
+def _coastline() -> Any:
+    """Coastlines in map coordinates, projected once for all panels: half of a page's time otherwise."""
+    import cartopy.feature as cfeature
+
+    projection = _projection()
+    lines = cfeature.NaturalEarthFeature("physical", "coastline", "110m")
+    return cfeature.ShapelyFeature([projection.project_geometry(line, lines.crs) for line in lines.geometries()], projection)
+
+
+def _project(axes: Axes, longitude: np.ndarray, latitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Map coordinates of points from -180 to 180: what is drawn in them needs no polygon to be cut at the dateline."""
+    import cartopy.crs as ccrs
+
+    inside = np.clip(longitude, -179.999, 179.999)
+    points = axes.projection.transform_points(ccrs.PlateCarree(), inside, latitude)  # type: ignore[attr-defined]
+    return points[..., 0], points[..., 1]
 
 
 def _boundaries(limits: tuple[float, float]) -> np.ndarray:
@@ -147,17 +166,14 @@ def _boundaries(limits: tuple[float, float]) -> np.ndarray:
 
 
 def _draw_contours(axes: Axes, latitude: np.ndarray, longitude: np.ndarray, field: np.ndarray, spacing: float) -> None:
-    import cartopy.crs as ccrs
-
     levels = np.arange(np.floor(np.nanmin(field) / spacing), np.ceil(np.nanmax(field) / spacing) + 1) * spacing
     values, edges = _from_dateline(field, longitude)
     centres = (edges[:-1] + edges[1:]) / 2
     closed = np.concatenate([centres, [centres[0] + 360]])
     ring = np.concatenate([values, values[:, :1]], axis=1)
-    x, y = np.meshgrid(closed, latitude)
-    # Points are projected first: contours drawn in map coordinates need no polygon to be cut at the dateline.
-    points = axes.projection.transform_points(ccrs.PlateCarree(), np.clip(x, -179.999, 179.999), y)  # type: ignore[attr-defined]
-    axes.contour(points[..., 0], points[..., 1], ring, levels=levels, colors="#222222", linewidths=0.35, alpha=0.7)
+    axes.contour(
+        *_project(axes, *np.meshgrid(closed, latitude)), ring, levels=levels, colors="#222222", linewidths=0.35, alpha=0.7
+    )
 
 
 def _from_dateline(field: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

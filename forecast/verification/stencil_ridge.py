@@ -234,9 +234,23 @@ def fit_steps(
         for row in range(lat):
             for step, normal, moment, samples in _moments(anomalies, padded, stencil, group, row, dampings):
                 for penalty in wanted[step]:
-                    ridge = normal + penalty * samples * np.eye(size)
-                    weights[step, penalty][-1][row] = scipy.linalg.solve(ridge, moment, assume_a="pos")
+                    weights[step, penalty][-1][row] = _solve_ridge(normal, penalty * samples, moment)
     return {(step, penalty): Fit(fits, dampings[step]) for (step, penalty), fits in weights.items()}
+
+
+def _solve_ridge(
+    normal: Float64[np.ndarray, "predictor predictor"], weight: float, moment: Float64[np.ndarray, "predictor channel"]
+) -> Float64[np.ndarray, "predictor channel"]:
+    """Solve (normal + weight I) x = moment; LAPACK itself, because SciPy's checks cost five times the solution here."""
+    ridge = normal.copy(order="F")
+    ridge.flat[:: len(ridge) + 1] += weight
+    _, solution, info = scipy.linalg.lapack.dposv(ridge, moment, overwrite_a=True)
+    if info:
+        raise VerificationError(
+            f"stencil_ridge found no positive definite system (LAPACK: {info}): the training span holds too little variation. "
+            "Lengthen train_span, or score without it: baselines=[persistence,climatology,damped_persistence]."
+        )
+    return solution
 
 
 def _moments(
@@ -250,21 +264,33 @@ def _moments(
     """Give (step, X'X, X'y, samples) of one latitude, longest lead time first: shorter ones only add later initial times."""
     size = HISTORY * len(group) * WIDTH**2
     lon = anomalies[0].shape[-1]
+    steps = sorted(dampings, reverse=True)
     stencils = [stencil.predictors(field, group, row) for field in padded]
     own = [anomaly[:, group, row].transpose(0, 2, 1) for anomaly in anomalies]  # (time, lon, channel)
+    # All lead times at once: one pass over the stencils, which are hundreds of megabytes.
+    targets = [_targets(field, steps, [dampings[step][group, row] for step in steps]) for field in own]
+    moments = sum(x.T @ target for x, target in zip(stencils, targets, strict=True)).reshape(size, len(steps), len(group))
     normal = np.zeros((size, size))
     used = [0] * len(anomalies)
-    for step in sorted(dampings, reverse=True):
-        moment = np.zeros((size, len(group)))
+    for number, step in enumerate(steps):
         for position, (x, field) in enumerate(zip(stencils, own, strict=True)):
             n = max(field.shape[0] - (HISTORY - 1) - step, 0)
             new = x[used[position] * lon : n * lon]
             normal += new.T @ new
             used[position] = n
-            start = field[HISTORY - 1 : HISTORY - 1 + n]
-            target = field[HISTORY - 1 + step : HISTORY - 1 + step + n] - start * dampings[step][group, row]
-            moment += x[: n * lon].T @ target.reshape(n * lon, len(group))
-        yield step, normal, moment, max(sum(used) * lon, 1)
+        yield step, normal, moments[:, number].astype(np.float64), max(sum(used) * lon, 1)
+
+
+def _targets(
+    field: Float32[np.ndarray, "time lon channel"], steps: Sequence[int], damping_of: Sequence[Float32[np.ndarray, " channel"]]
+) -> Float32[np.ndarray, "sample target"]:
+    """What each sample should become less damped persistence, (step x channel); 0 where the field ends before."""
+    start = field[HISTORY - 1 :]
+    change = np.zeros((*start.shape[:2], len(steps), start.shape[2]), np.float32)
+    for number, (step, factor) in enumerate(zip(steps, damping_of, strict=True)):
+        n = max(start.shape[0] - step, 0)
+        change[:n, :, number] = start[step : step + n] - start[:n] * factor
+    return change.reshape(start.shape[0] * start.shape[1], -1)
 
 
 def _summary(training: TrainingData, choices: dict[int, tuple[Choice, ...]]) -> str:

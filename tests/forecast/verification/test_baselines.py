@@ -19,7 +19,15 @@ from forecast.verification.fitting import FITS, fit_baselines
 from forecast.verification.hold_out import hold_out_mse, scored_steps
 from forecast.verification.inputs import VerificationError, stack
 from forecast.verification.linear_inverse_model import LinearInverseModel, fit_linear_inverse_model
-from forecast.verification.stencil_ridge import RADIUS, Choice, FieldStencil, StencilRidge, fit_stencil_ridge, fit_steps
+from forecast.verification.stencil_ridge import (
+    RADIUS,
+    Choice,
+    FieldStencil,
+    StencilRidge,
+    _solve_ridge,
+    fit_stencil_ridge,
+    fit_steps,
+)
 from forecast.verification.training import Climatology, TrainingData, load_training
 from tests.helpers.verification import STEP, drifting_truth
 
@@ -274,3 +282,15 @@ def test_unknown_baselines_are_refused(training):
         fit_baselines(training, ["magic"], [1])
     with pytest.raises(VerificationError, match="different names"):
         fit_baselines(training, ["persistence", "persistence"], [1])
+
+
+def test_ridge_solution_satisfies_its_equations() -> None:
+    rng = np.random.default_rng(0)
+    x, moment = rng.normal(size=(50, 12)), rng.normal(size=(12, 2))
+    solution = _solve_ridge(x.T @ x, 3.0, moment)
+    np.testing.assert_allclose((x.T @ x + 3.0 * np.eye(12)) @ solution, moment, rtol=1e-10, atol=1e-10)
+
+
+def test_span_without_variation_is_refused() -> None:
+    with pytest.raises(VerificationError, match="no positive definite system.*Lengthen train_span"):
+        _solve_ridge(np.zeros((4, 4)), 0.0, np.ones((4, 1)))
