@@ -153,10 +153,9 @@ template <class N> SKYSOLVE_INLINE OrderPair<N> k_small(N u, N l, N q) {
   return {madd(d, cosh, e * sinh_over_u), 0.5 * madd(u, d, e) * up - q * madd(d_q, cosh, e_q * sinh_over_u)};
 }
 // The same in two doubles where it matters: D and E sinh/u differ in sign and come within a factor of three at x = 1.
-template <class R> SKYSOLVE_INLINE OrderPair<Two<R>> k_small_two(R u, Two<R> l, Two<R> q) {
+template <bool FIRST_ONLY = false, class R> SKYSOLVE_INLINE OrderPair<Two<R>> k_small_two(R u, Two<R> l, Two<R> q) {
   R a = reduced_q(q.hi), b = even(u);
   Two<R> d = polynomial2_two(TEMME_D, TEMME_D_LENGTHS, a, b), e = polynomial2_two(TEMME_E, TEMME_E_LENGTHS, a, b);
-  Two<R> d_q = polynomial2_two(TEMME_D_Q, TEMME_D_Q_LENGTHS, a, b), e_q = polynomial2_two(TEMME_E_Q, TEMME_E_Q_LENGTHS, a, b);
   Two<R> ul = u * l, up = exponential_two(ul), down = inverse(up);
   R z = ul.hi * ul.hi, one = constant<R>(1.0);
   auto near_zero = z < 0.25;
@@ -164,8 +163,10 @@ template <class R> SKYSOLVE_INLINE OrderPair<Two<R>> k_small_two(R u, Two<R> l, 
   cosh = {0.5 * cosh.hi, 0.5 * cosh.lo};
   Two<R> ratio = Two<R>{0.5 * sinh.hi, 0.5 * sinh.lo} * inverse(Two<R>{select(near_zero, one, ul.hi), ul.lo});
   Two<R> sinh_over_u = l * Two<R>{select(near_zero, series.hi, ratio.hi), select(near_zero, series.lo, ratio.lo)};
-  Two<R> k0 = d * cosh + e * sinh_over_u, half = (u * d + e) * up;
-  Two<R> k1 = Two<R>{0.5 * half.hi, 0.5 * half.lo} + -(q * (d_q * cosh + e_q * sinh_over_u));
+  Two<R> k0 = d * cosh + e * sinh_over_u;
+  if (FIRST_ONLY) return {k0, k0};
+  Two<R> d_q = polynomial2_two(TEMME_D_Q, TEMME_D_Q_LENGTHS, a, b), e_q = polynomial2_two(TEMME_E_Q, TEMME_E_Q_LENGTHS, a, b);
+  Two<R> half = (u * d + e) * up, k1 = Two<R>{0.5 * half.hi, 0.5 * half.lo} + -(q * (d_q * cosh + e_q * sinh_over_u));
   return {k0, k1};
 }
 
@@ -289,9 +290,7 @@ template <int TERMS, class R> SKYSOLVE_INLINE R log_i_near(R v, R x, double scal
 
 // log(k (x/2)^-power) + shift + constant, where log(x/2) is given
 template <class R> SKYSOLVE_INLINE R log_k_from(Two<R> k, R power, Two<R> log_half_x, Two<R> shift, double high, double low) {
-  Two<R> y = log_two(k.hi);
-  y.lo = madd(k.lo, reciprocal(k.hi), y.lo);
-  y = y + -(power * log_half_x) + shift + constant<R>(high);
+  Two<R> y = log_ratio<0>(k, as_two(constant<R>(1.0))) + -(power * log_half_x) + shift + constant<R>(high);
   return y.hi + (y.lo + low);
 }
 template <class R> SKYSOLVE_INLINE R log_k_small(R v, R x, double scaled) {
@@ -301,6 +300,11 @@ template <class R> SKYSOLVE_INLINE R log_k_small(R v, R x, double scaled) {
   OrderPair<Two<R>> start = k_small_two(u, -l, two_product(0.5 * x, 0.5 * x));
   Two<R> shift = two_sum(scaled * x, polynomial(LOG_REFLECTION, even(u)));
   return log_k_from(upward(start.k0, start.k1, u, n, x), n, l, shift, 0.0, 0.0);
+}
+template <class R> SKYSOLVE_INLINE R log_k_low(R u, R x, double scaled) {  // order below 1/2: no recurrence
+  Two<R> l = log_two(0.5 * x), k = k_small_two<true>(u, -fast_two_sum(l.hi, l.lo), two_product(0.5 * x, 0.5 * x)).k0;
+  Two<R> y = log_ratio<0>(k, as_two(constant<R>(1.0))) + two_sum(scaled * x, polynomial(LOG_REFLECTION, even(u)));
+  return y.hi + y.lo;
 }
 // sqrt(pi/(2x)) = sqrt(pi/4) (x/2)^(-1/2)
 template <class R> SKYSOLVE_INLINE R log_k_middle(Two<R> k, Two<R> slope, R u, R n, R x, double scaled) {
@@ -433,29 +437,22 @@ template <class R> SKYSOLVE_INLINE R radius_class(R square) {
          counted<R>(square >= 2250000.0);
 }
 template <class R> SKYSOLVE_INLINE R unless_remote(R v, R x, R regime) {  // comparisons with nan are false
-  R inside = counted<R>(v >= 0.0) * counted<R>(v <= HUGE_ARGUMENT) * counted<R>(x >= TINY_ARGUMENT) * counted<R>(x <= HUGE_ARGUMENT);
-  return select(inside > 0.5, regime, R{});
+  return select((v >= 0.0) & (v <= HUGE_ARGUMENT) & (x >= TINY_ARGUMENT) & (x <= HUGE_ARGUMENT), regime, R{});
 }
+// Values have regimes of their own for special orders, from I_ZERO and K_ZERO on; derivatives in v have not.
 enum { REMOTE, I_SMALL, I_1, I_8, I_12, I_24, I_64, I_220, I_1500, I_ZERO, I_REGIMES };
-template <class R> SKYSOLVE_INLINE R regime_i(R v, R x) {
-  R square = madd(v, v, x * x);
-  R beyond = counted<R>(square >= 64.0);
-  return unless_remote(v, x, select(beyond > 0.5, 3.0 + radius_class(square), 1.0 + counted<R>(x > 1.0)));
+template <bool VALUES = false, class R> SKYSOLVE_INLINE R regime_i(R v, R x) {
+  R square = madd(v, v, x * x), regime = select(square >= 64.0, 3.0 + radius_class(square), 1.0 + counted<R>(x > 1.0));
+  if (VALUES) regime = select(v == 0.0, constant<R>(I_ZERO), regime);
+  return unless_remote(v, x, regime);
 }
-// For values v = 0 is a regime of its own; its derivatives in v are those of its neighbours.
-template <class R> SKYSOLVE_INLINE R value_regime_i(R v, R x) {
-  R regime = regime_i(v, x);
-  return select(v == 0.0, select(regime > 0.5, constant<R>(I_ZERO), regime), regime);
-}
-enum { K_SMALL = 1, K_1, K_5_2, K_8, K_12, K_24, K_64, K_220, K_1500, K_ZERO, K_HALF, K_REGIMES };
-template <class R> SKYSOLVE_INLINE R regime_k(R v, R x) {
-  R square = madd(v, v, x * x), beyond = counted<R>(square >= 64.0), near = 1.0 + counted<R>(x > 1.0) + counted<R>(x > 2.5);
-  return unless_remote(v, x, select(beyond > 0.5, 4.0 + radius_class(square), near));
-}
-template <class R> SKYSOLVE_INLINE R value_regime_k(R v, R x) {  // as for I, and the first two half-integers
-  R regime = regime_k(v, x), zero = counted<R>(v == 0.0), half = counted<R>(v == 0.5) + counted<R>(v == 1.5);
-  R special = madd(zero, constant<R>(K_ZERO), half * (double)K_HALF);
-  return select(special > 0.5, select(regime > 0.5, special, regime), regime);
+enum { K_SMALL = 1, K_1, K_5_2, K_8, K_12, K_24, K_64, K_220, K_1500, K_ZERO, K_HALF, K_LOW, K_REGIMES };
+template <bool VALUES = false, class R> SKYSOLVE_INLINE R regime_k(R v, R x) {
+  R square = madd(v, v, x * x), near = 1.0 + counted<R>(x > 1.0) + counted<R>(x > 2.5);
+  if (VALUES) near = select((v < 0.5) & (x <= 1.0), constant<R>(K_LOW), near);
+  R regime = select(square >= 64.0, 4.0 + radius_class(square), near);
+  if (VALUES) regime = select(v == 0.0, constant<R>(K_ZERO), select((v == 0.5) | (v == 1.5), constant<R>(K_HALF), regime));
+  return unless_remote(v, x, regime);
 }
 
 }  // namespace SKYSOLVE_NAMESPACE

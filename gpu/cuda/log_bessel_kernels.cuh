@@ -13,7 +13,7 @@ namespace SKYSOLVE_NAMESPACE {
 constexpr int THREADS = 128, TILE = 1024, WARP = 32, MOST_REGIMES = K_REGIMES, ROOM = TILE + MOST_REGIMES * WARP;
 
 struct LogI {
-  SKYSOLVE_INLINE static int regime(double v, double x) { return (int)value_regime_i(v, x); }
+  SKYSOLVE_INLINE static int regime(double v, double x) { return (int)regime_i<true>(v, x); }
   SKYSOLVE_INLINE static void compute(int regime, double v, double x, double scaled, double* out) {
     switch (regime) {
       case I_ZERO: out[0] = log_i_zero(v, x, scaled); break;
@@ -30,11 +30,12 @@ struct LogI {
   }
 };
 struct LogK {
-  SKYSOLVE_INLINE static int regime(double v, double x) { return (int)value_regime_k(v, x); }
+  SKYSOLVE_INLINE static int regime(double v, double x) { return (int)regime_k<true>(v, x); }
   SKYSOLVE_INLINE static void compute(int regime, double v, double x, double scaled, double* out) {
     switch (regime) {
       case K_ZERO: out[0] = log_k_zero(v, x, scaled); break;
       case K_HALF: out[0] = log_k_half(v, x, scaled); break;
+      case K_LOW: out[0] = log_k_low(v, x, scaled); break;
       case K_SMALL: out[0] = log_k_small(v, x, scaled); break;
       case K_1: out[0] = log_k_1(v, x, scaled); break;
       case K_5_2: out[0] = log_k_5_2(v, x, scaled); break;
