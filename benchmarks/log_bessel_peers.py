@@ -1,5 +1,6 @@
 """What log I_v(x), log K_v(x) and concentrations are compared with: SciPy, mpmath, TensorFlow Probability, logbesselk, our own
-reading of the published algorithm, and the estimators that movMF collects. What is not installed is left out and named.
+reading of the published algorithm, and our own writing of the estimators that the R package movMF collects, from their papers
+(movMF itself is not run here). What is not installed is left out and named.
 """
 
 from __future__ import annotations
@@ -132,6 +133,51 @@ def song(p: np.ndarray, length: np.ndarray) -> np.ndarray:
     return kappa
 
 
+def tanabe(p: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Tanabe et al. (2007, Comput. Stat. 22, 145): the fixed point of kappa -> R kappa / A(kappa), by one straight line through
+    both ends of their bracket, on SciPy's ratio.
+    """
+    low, high = length * (p - 2) / (1 - length**2), length * p / (1 - length**2)
+    low = np.maximum(low, 1e-6 * high)  # zero for p = 2
+    at_low, at_high = length * low / scipy_ratio(p, low), length * high / scipy_ratio(p, high)
+    return (low * at_high - high * at_low) / ((at_high - at_low) - (high - low))
+
+
+def fraction_ratio(p: np.ndarray, kappa: np.ndarray) -> np.ndarray:
+    """A(kappa) by Perron's continued fraction as movMF has it, summed forwards (Lentz) until no value changes by 1e-15."""
+    v = p / 2
+    a = -(2 * v + 1) * kappa
+    b = kappa + 2 * v
+    f, c, d = b.copy(), b.copy(), np.zeros_like(b)
+    for k in range(1, 2000):
+        denominator = 2 * (v + kappa) + k
+        d = 1 / (denominator + a * d)
+        c = denominator + a / c
+        f = f * c * d
+        if (np.abs(c * d - 1) < 1e-15).all():
+            break
+        a = -(2 * v + 1 + 2 * k) * kappa
+    return kappa / f
+
+
+def hornik_gruen(p: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Hornik & Gruen (2014, J. Stat. Softw. 58(10)): Newton steps on the continued fraction until they settle, started between
+    the inverses of the two Amos-type bounds kappa / (alpha + sqrt(kappa^2 + beta^2)) of A.
+    """
+
+    def inverse_bound(alpha: np.ndarray, beta: np.ndarray) -> np.ndarray:
+        return length * (alpha + np.sqrt((alpha * length) ** 2 + beta**2 * (1 - length**2))) / (1 - length**2)
+
+    kappa = (inverse_bound((p - 1) / 2, (p - 1) / 2) + inverse_bound((p - 1) / 2, (p + 1) / 2)) / 2
+    for _ in range(20):
+        a = fraction_ratio(p, kappa)
+        step = (a - length) / (1 - a * a - (p - 1) * a / kappa)
+        kappa = kappa - step
+        if (np.abs(step) <= 1e-12 * kappa).all():
+            break
+    return kappa
+
+
 def bracketed(p: np.ndarray, length: np.ndarray) -> np.ndarray:
     """Tanabe et al.'s (2007) bracket and Brent's method, on SciPy's ratio, one by one: what movMF calls uniroot."""
 
@@ -149,7 +195,9 @@ def bracketed(p: np.ndarray, length: np.ndarray) -> np.ndarray:
 
 ESTIMATORS = {
     "Banerjee 2005": banerjee,
+    "Tanabe 2007, one line": tanabe,
     "Sra 2012, two steps": sra,
     "Song 2012, two steps": song,
+    "Hornik & Gruen 2014, Newton on the fraction": hornik_gruen,
     "bracket and Brent": bracketed,
 }

@@ -27,15 +27,18 @@ def speeds(result: dict[str, Any]) -> list[str]:
     """Million values per second, and over SciPy."""
     libraries = ["skysolve", "SciPy", "published algorithm, our reading", "TensorFlow Probability", "logbesselk", "mpmath"]
     lines = [
-        f"| million values/s, {result['machine']['cpu']}, {result['instruction_set']} | over SciPy | SciPy finite | "
+        f"| million values/s, {result['machine']['cpu']}, {result['instruction_set']} | over SciPy | where finite | "
+        + "SciPy finite | "
         + " | ".join(libraries)
         + " |",
-        "|---" * (len(libraries) + 3) + "|",
+        "|---" * (len(libraries) + 4) + "|",
     ]
     for row in result["speed"]:
         rates = [row["million_values_per_second"].get(name) for name in libraries]
         cells = " | ".join("" if rate is None else f"{rate:.3g}" for rate in rates)
-        lines.append(f"| {row['function']}, {row['region']} | {row['over_scipy']} | {row['scipy_finite']:.0%} | {cells} |")
+        there = row["over_scipy_where_finite"] or (row["over_scipy"] if row["scipy_finite"] == 1 else "")
+        head = f"{row['function']}, {row['region']} | {row['over_scipy']} | {there} | {row['scipy_finite']:.0%}"
+        lines.append(f"| {head} | {cells} |")
     return lines
 
 

@@ -11,6 +11,7 @@
 namespace SKYSOLVE_NAMESPACE {
 
 constexpr int THREADS = 128, TILE = 1024, WARP = 32, MOST_REGIMES = K_REGIMES, ROOM = TILE + MOST_REGIMES * WARP;
+static_assert(I_REGIMES <= MOST_REGIMES && MOST_REGIMES <= THREADS && ROOM <= 32767, "counters, one thread each, and places in a short");
 
 struct LogI {
   SKYSOLVE_INLINE static int regime(double v, double x) { return (int)regime_i<true>(v, x); }
@@ -86,6 +87,16 @@ struct DerivativesK {
   }
 };
 
+// Where each regime starts in the order of work, at a whole warp; returns where the last one's warps end.
+SKYSOLVE_INLINE int lay_out(const int* count, int* next) {
+  int at = 0;
+  for (int k = 0; k < MOST_REGIMES; k++) {
+    next[k] = at;
+    at += (count[k] + WARP - 1) / WARP * WARP;
+  }
+  return at;
+}
+
 // One block, one tile. out holds OUTPUTS arrays of n values, one after the other.
 template <class Family, int OUTPUTS, class T>
 SKYSOLVE_INLINE void by_regime(const T* v, const T* x, T* out, int64 n, double scaled) {
@@ -102,14 +113,7 @@ SKYSOLVE_INLINE void by_regime(const T* v, const T* x, T* out, int64 n, double s
     atomicAdd(&count[code[i]], 1);
   }
   __syncthreads();
-  if (me == 0) {
-    int at = 0;
-    for (int k = 0; k < MOST_REGIMES; k++) {
-      next[k] = at;
-      at += (count[k] + WARP - 1) / WARP * WARP;
-    }
-    end_of_work = at;
-  }
+  if (me == 0) end_of_work = lay_out(count, next);
   __syncthreads();
   for (int i = me; i < size; i += THREADS) order[atomicAdd(&next[code[i]], 1)] = (short)i;
   __syncthreads();

@@ -15,7 +15,7 @@ import scipy.special
 import gpu
 from gpu import _log_bessel, get_threads, iv_ratio, log_iv, log_ive, log_kv, log_kve, set_threads, threads
 from gpu.array_functions import FUNCTIONS, on_numpy
-from tests.golden.gpu.make_log_bessel import KINDS
+from tests.golden.gpu.make_log_bessel import KINDS, ZERO_SLOPE
 from tests.helpers.bessel_reference import by_expansion, error, reference, split, two_routes
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "gpu" / "log_bessel.npz"
@@ -69,6 +69,34 @@ def test_fresh_sample(instruction_set):
     for k, function in enumerate((log_iv, log_kv)):
         errors = error(function(v, x), want[:, 2 * k], want[:, 2 * k + 1])
         assert errors.max() <= BOUND, f"seed {seed}: {errors.max():.2e} at v={v[errors.argmax()]!r}, x={x[errors.argmax()]!r}"
+
+
+@pytest.mark.parametrize("exponent", [5, 6, 7.5, 9])
+def test_zero_curves_at_large_orders_keep_the_digits_of_the_phase(exponent, instruction_set):
+    """There v log((v + r)/x) cancels r: what the logarithm loses is multiplied by v. Stated: 1e-23 v, beside half an ulp."""
+    rng = np.random.default_rng(14)
+    v = 10**exponent * rng.uniform(0.5, 2, 60)
+    x = v / ZERO_SLOPE * (1 + rng.uniform(-1, 1, 60) / v)
+    for k, function in enumerate((log_iv, log_kv)):
+        high, low = np.array([split(by_expansion(float(a), float(b))[k]) for a, b in zip(v, x, strict=True)]).T
+        assert (error(function(v, x), high, low) <= 3e-16 + 1e-23 * v).all()
+
+
+def test_values_do_not_depend_on_their_neighbours(instruction_set):
+    """One regime, one regime but for a few, and all regimes mixed take three ways through the CPU build."""
+    rng = np.random.default_rng(15)
+    v, x = rng.uniform(0, 40, 3000), 10 ** rng.uniform(-3, 4, 3000)
+    v[::7], v[3::11], v[5::13] = 0, 0.5, 1.5
+    few = rng.choice(3000, 150, replace=False)
+    mostly_v, mostly_x = np.full(3000, 300.0), rng.uniform(300, 900, 3000)
+    mostly_v[few], mostly_x[few] = v[few], x[few]
+    for function in (log_iv, log_kv, log_ive, log_kve):
+        for a, b in ((v, x), (mostly_v, mostly_x), (np.zeros(3000), x), (np.full(3000, 0.5), x)):
+            alone = np.array([function(*pair) for pair in zip(a[:1500:5], b[:1500:5], strict=True)])
+            np.testing.assert_array_equal(function(a, b)[:1500:5], alone)
+        for a, b in ((v.copy(), x.copy()), (mostly_v.copy(), mostly_x.copy())):
+            want = function(a, b)
+            np.testing.assert_array_equal(function(a, b, out=b), want)
 
 
 @pytest.mark.parametrize(("function", "k", "sign"), [(log_ive, 0, -1), (log_kve, 1, 1)])

@@ -15,6 +15,24 @@ from gpu.backend import COMPILER_OPTIONS, CUDA_SOURCES, THREADS, TILE, kernel_so
 
 HEADER = Path(__file__).parents[1] / "gpu" / "thread_block.h"
 
+# The layout of slots, and a family that tells how often each argument was computed: `v` is its regime, `x` its place.
+SORTING = """
+extern "C" int lay_out(const int* count, int* next) { return skysolve::lay_out(count, next); }
+extern "C" int sizes(int k) { return k == 0 ? skysolve::MOST_REGIMES : k == 1 ? skysolve::ROOM : skysolve::WARP; }
+namespace skysolve {
+static int* calls;
+struct Counted {
+  static int regime(double v, double) { return (int)v; }
+  static void compute(int regime, double, double x, double, double* out) { calls[(int)x]++, out[0] = regime; }
+};
+}
+SKYSOLVE_BY_REGIME(counted, Counted, 1, double)
+extern "C" void run_counted(const double* v, const double* x, double* out, int64_t n, int* calls) {
+  skysolve::calls = calls;
+  thread_block::launch((n + skysolve::TILE - 1) / skysolve::TILE, skysolve::THREADS, counted, v, x, out, n, 0.0);
+}
+"""
+
 
 def entries(*single: str) -> dict[str, str]:
     """Source of every float64 kernel that the door may ask for, and of the float32 ones of the functions `single`, by name."""
@@ -83,6 +101,7 @@ def emulate(folder: Path, *single: str) -> ctypes.CDLL:
             f"  thread_block::launch((n + {TILE - 1}) / {TILE}, {THREADS}, {entry}, v, x, out, n, scaled);",
             "}",
         ]
+    lines.append(SORTING)
     path = folder / "emulated.cpp"
     path.write_text("\n".join(lines))
     compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))))
