@@ -30,6 +30,7 @@ REGIONS = (
     "r in 220 .. 1500",
     "v in [0, 1000], x in [1e5, 1e6]",
     "v = 0, x in [0, 20]",
+    "v = 1, x in [0, 20]",
     "v in [1e-3, 1e6], x in [1e-6, 1e6], log-uniform",
 )
 
@@ -48,10 +49,25 @@ def seconds(cp: Any, call: Callable[[], object], turns: int = 9) -> float:
     return best
 
 
-def throughput(cp: Any) -> list[dict[str, Any]]:
-    """Billion values per second of both logs in both precisions, the copy bound, and the peers at order 0 or 1."""
+def peers_at(label: str, cp: Any, x: Any) -> dict[str, Callable[[], object]]:
+    """What torch and CuPy offer at orders 0 and 1, called as their users would."""
     from cupyx.scipy import special
 
+    order = {"v = 0, x in [0, 20]": 0, "v = 1, x in [0, 20]": 1}.get(label)
+    if order is None:
+        return {}
+    tensor = torch.from_dlpack(x)
+    of_torch = getattr(torch.special, f"i{order}e")
+    calls: dict[str, Callable[[], object]] = {f"log of torch.special.i{order}e": lambda: torch.log(of_torch(tensor)) + tensor}
+    for name, sign in ((f"i{order}e", 1), (f"k{order}e", -1)):
+        function = getattr(special, name, None)  # CuPy has k0e and k1e in some versions only
+        if function is not None:
+            calls[f"log of cupyx {name}"] = lambda function=function, sign=sign: cp.log(function(x)) + sign * x
+    return calls
+
+
+def throughput(cp: Any) -> list[dict[str, Any]]:
+    """Billion values per second of both logs in both precisions, the copy bound, and the peers at order 0 or 1."""
     rows = []
     made = regions(np.random.default_rng(0), 1 << 20)
     for label in REGIONS:
@@ -63,17 +79,12 @@ def throughput(cp: Any) -> list[dict[str, Any]]:
                 "log_kv": lambda v=v, x=x: log_kv(v, x),
                 "bound: read two, write one": lambda v=v, x=x, out=out: cp.add(v, x, out),
             }
-            if label.startswith("v = 0"):
-                tensor = torch.from_dlpack(x)
-                calls |= {
-                    "log of torch.special.i0e": lambda t=tensor: torch.log(torch.special.i0e(t)) + t,
-                    "log of torch.special.i1e": lambda t=tensor: torch.log(torch.special.i1e(t)) + t,
-                    "log of cupyx i0e": lambda x=x: cp.log(special.i0e(x)) + x,
-                }
-                if hasattr(special, "k0e"):
-                    calls["log of cupyx k0e"] = lambda x=x: cp.log(special.k0e(x)) - x
+            calls |= peers_at(label, cp, x)
             rates = {name: float(f"{1e-9 * COUNT / seconds(cp, call):.4g}") for name, call in calls.items()}
             rows.append({"region": label, "dtype": np.dtype(dtype).name, "billion_values_per_second": rates})
+            bound = rates["bound: read two, write one"]
+            rows[-1]["share_of_bound"] = {name: round(rates[name] / bound, 3) for name in ("log_iv", "log_kv")}
+            rows[-1]["bound_gigabytes_per_second"] = round(bound * 3 * np.dtype(dtype).itemsize)
             print(rows[-1], flush=True)
             del v, x, out
     return rows

@@ -87,10 +87,13 @@ def on_cupy(name: str, v: Any, x: Any, *, out: Any = None) -> Any:
     except ValueError:
         shapes = [array.shape for array in arrays.values()]
         raise ValueError(f"v and x of {name} must broadcast; got shapes {shapes[0]} and {shapes[1]}.") from None
+    if out is not None:
+        if function.outputs > 1 or out.shape != v.shape:
+            raise ValueError(f"out of {name} must have shape {v.shape}; got {out.shape}.")
+        if out.dtype.kind != "f":
+            raise TypeError(f"out of {name} must be of a floating dtype; got {out.dtype}.")
     results = function.on_gpu(cp.ascontiguousarray(v), cp.ascontiguousarray(x))
     if out is not None:
-        if function.outputs > 1 or out.shape != results[0].shape:
-            raise ValueError(f"out of {name} must have shape {results[0].shape}; got {out.shape}.")
         out[...] = results[0]
         return out
     return results[0] if function.outputs == 1 else tuple(results)

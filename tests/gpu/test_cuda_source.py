@@ -10,11 +10,10 @@ import pytest
 from gpu import log_iv, log_kv
 from gpu.array_functions import FUNCTIONS, on_numpy
 from gpu.backend import TILE
+from tests.gpu.conftest import SINGLE
 from tests.gpu.test_log_bessel import BOUND, GOLDEN
 from tests.helpers.bessel_reference import error
-from tests.helpers.cuda_source import cubin, emulate, entries, nvrtc, run_emulated
-
-SINGLE = ("log_iv", "log_kve", "iv_ratio")
+from tests.helpers.cuda_source import cubin, entries, nvrtc, run_emulated
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +22,6 @@ def compiler():
     if library is None:
         pytest.skip("needs NVRTC: pip install nvidia-cuda-nvrtc")
     return library
-
-
-@pytest.fixture(scope="module")
-def emulated(tmp_path_factory):
-    return emulate(tmp_path_factory.mktemp("emulated"), *SINGLE)
 
 
 def arguments(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
