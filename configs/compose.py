@@ -84,7 +84,9 @@ def entry(config_class: type[Config], name: str, *, lists: Sequence[str] = ()) -
         @functools.wraps(run)
         def composed(values: DictConfig) -> None:
             with _errors_in_one_line(config_class, name):  # here, else Hydra prints lines of its own first
-                sys.stdout.write(run(to_config(config_class, values, name)) + "\n")
+                message = run(to_config(config_class, values, name))
+                if message:  # of processes that work together, one speaks
+                    sys.stdout.write(message + "\n")
 
         @functools.wraps(run)
         def main() -> None:

@@ -23,6 +23,8 @@ GRAPHCAST_SURFACE_WEIGHTS = {
 # Where Charbonnier's error turns from quadratic to linear, in standard deviations of the tendency.
 CHARBONNIER_SCALE = 0.1
 
+ALL_ROWS = slice(None)
+
 PENALTIES = {
     "l1": lambda error: error.abs(),
     "l2": lambda error: error.square(),
@@ -80,14 +82,18 @@ class WeightedError(nn.Module):
         Rows of the grid [degrees]; a row counts as much as its area.
     weights
         One number per channel, see `channel_weights`.
+    rows
+        Those of the grid that errors are given for; a band's mean error is over its own rows.
     """
 
-    def __init__(self, penalty: str, latitude: Sequence[float], weights: Float[Tensor, " channel"]) -> None:
+    def __init__(
+        self, penalty: str, latitude: Sequence[float], weights: Float[Tensor, " channel"], rows: slice = ALL_ROWS
+    ) -> None:
         super().__init__()
         if penalty not in PENALTIES:
             raise ValueError(f"penalty must be one of {sorted(PENALTIES)}; got {penalty!r}.")
         self.penalty = PENALTIES[penalty]
-        self.register_buffer("weights", weights.view(-1, 1, 1) * row_weights(latitude))
+        self.register_buffer("weights", weights.view(-1, 1, 1) * row_weights(latitude)[:, rows])
 
     def forward(self, error: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, " batch"]:
         """One number per sample."""

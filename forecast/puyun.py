@@ -148,6 +148,7 @@ class PuYun(nn.Module):
         has_poles = requirements.has_poles
         check_patch(rows, columns, config.patch, has_poles)
         channels = len(requirements.channels)
+        self.rows = slice(0, rows)  # those of the globe that are here, see `forecast.spatial_sharding`
 
         self._register_normalisation(statistics)
         latitude = torch.deg2rad(torch.tensor(requirements.latitude, dtype=torch.float32)).view(1, -1, 1)
@@ -243,7 +244,7 @@ class PuYun(nn.Module):
         """
         need = self.requirements
         target = time + need.step
-        forcings = forcing_fields(need.forcings, target, np.asarray(need.latitude), np.asarray(need.longitude))
+        forcings = forcing_fields(need.forcings, target, np.asarray(need.latitude[self.rows]), np.asarray(need.longitude))
         frames = [time - back * need.step for back in range(need.history - 1, -1, -1)]
         features = time_features([*frames, target], lead_hours)
         return torch.from_numpy(forcings).to(device), torch.from_numpy(features).to(device)

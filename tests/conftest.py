@@ -11,7 +11,12 @@ import tests.helpers.array_shapes  # noqa: F401 - the hook finds it by name
 
 # Every call in the tests checks the dtypes and shapes of arrays that the annotations of these modules promise.
 ROOT = Path(__file__).parents[1]
-CHECKED = ["data_pipelines", "forecast.layers", *(f"forecast.{path.stem}" for path in (ROOT / "forecast").glob("[a-z]*.py"))]
+CHECKED = [
+    "data_pipelines",
+    "forecast.layers",
+    "forecast.training",
+    *(f"forecast.{path.stem}" for path in (ROOT / "forecast").glob("[a-z]*.py")),
+]
 install_import_hook(CHECKED, "tests.helpers.array_shapes.check_arrays")
 
 

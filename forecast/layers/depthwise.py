@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from forecast.layers.spherical_padding import check_halo, pad_sphere
+from forecast.layers.globe import WHOLE, WholeGlobe
 from gpu import spherical_depthwise
 
 
@@ -89,17 +89,18 @@ class SphericalDepthwiseConv2d(nn.Conv2d):
         self.has_poles = has_poles
         self.fast_filters = fast_filters
         self.reach = dilation * (kernel_size // 2)
+        self.globe: WholeGlobe = WHOLE
 
     def forward(self, x: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, "batch channel lat lon"]:
         """Filter the field, continued over its edges."""
         if self._runs_native(x):
-            check_halo(x, self.reach, self.reach, has_poles=self.has_poles)
             if torch.is_autocast_enabled("cpu"):
                 x = x.to(torch.get_autocast_dtype("cpu"))
-            x = x.contiguous(memory_format=torch.channels_last)
-            return _NativeDepthwise.apply(x, self.weight, self.bias, self.dilation[0], self.has_poles)
+            x = self.globe.extend(x, self.reach, has_poles=self.has_poles).contiguous(memory_format=torch.channels_last)
+            filtered = _NativeDepthwise.apply(x, self.weight, self.bias, self.dilation[0], self.has_poles)
+            return self.globe.trim(filtered, self.reach)
         if not self.fast_filters or self.dilation[0] == 1:
-            return super().forward(pad_sphere(x, self.reach, self.reach, has_poles=self.has_poles))
+            return super().forward(self.globe.pad(x, self.reach, self.reach, has_poles=self.has_poles))
         return self._forward_by_phases(x)
 
     def _runs_native(self, x: Tensor) -> bool:
@@ -115,8 +116,7 @@ class SphericalDepthwiseConv2d(nn.Conv2d):
         rows, columns = x.shape[-2:]
         dilation = self.dilation[0]
         extra_rows, extra_columns = -(rows + 2 * self.reach) % dilation, -(columns + 2 * self.reach) % dilation
-        padded = pad_sphere(
-            x, self.reach, self.reach, south=self.reach + extra_rows, east=self.reach + extra_columns, has_poles=self.has_poles
-        )
+        padded = self.globe.pad(x, self.reach, self.reach, east=self.reach + extra_columns, has_poles=self.has_poles)
+        padded = F.pad(padded, (0, 0, 0, extra_rows))  # no row that is kept looks at these
         phases = F.conv2d(split_phases(padded, dilation), self.weight, self.bias, groups=self.groups)
         return merge_phases(phases, dilation)[..., :rows, :columns]

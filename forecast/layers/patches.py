@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from forecast.layers.spherical_padding import pad_sphere
+from forecast.layers.globe import WHOLE, WholeGlobe
 
 
 def check_patch(rows: int, columns: int, patch: int, has_poles: bool) -> None:
@@ -33,13 +33,14 @@ class PatchEmbedding(nn.Conv2d):
         super().__init__(in_channels, channels, patch + 1 if overlap and patch % 2 == 0 else patch, stride=patch)
         self.has_poles = has_poles
         self.halo = patch // 2 if overlap else 0
+        self.globe: WholeGlobe = WHOLE
 
     def forward(
         self, x: Float[Tensor, "batch channel lat lon"], odd_channels: Float[Tensor, " channel"] | None = None
     ) -> Float[Tensor, "batch latent latent_lat latent_lon"]:
         """Embed; `odd_channels` as in `pad_sphere`."""
         if self.halo:
-            x = pad_sphere(x, self.halo, self.halo, has_poles=self.has_poles, odd_channels=odd_channels)
+            x = self.globe.pad(x, self.halo, self.halo, has_poles=self.has_poles, odd_channels=odd_channels)
         return super().forward(x)
 
 
@@ -50,6 +51,7 @@ class PatchUnembedding(nn.Conv2d):
         super().__init__(channels, out_channels * patch * patch, 1)
         self.patch = patch
         self.has_poles = has_poles
+        self.globe: WholeGlobe = WHOLE
 
     def forward(self, x: Float[Tensor, "batch latent latent_lat latent_lon"]) -> Float[Tensor, "batch channel lat lon"]:
         """Spread latent channels over the cells of their patch."""
@@ -57,5 +59,4 @@ class PatchUnembedding(nn.Conv2d):
         if not self.has_poles or self.patch == 1:
             return x
         before = self.patch // 2
-        rows = x.shape[-2] - self.patch + 1
-        return x[..., before : before + rows, :].roll(-before, -1)
+        return self.globe.crop(x, before, self.patch - 1 - before).roll(-before, -1)

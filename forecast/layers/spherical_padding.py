@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -43,7 +45,7 @@ def pad_sphere(
     """
     south = north if south is None else south
     east = west if east is None else east
-    check_halo(x, max(north, south), max(west, east), has_poles=has_poles)
+    check_halo(x.shape, max(north, south), max(west, east), has_poles=has_poles)
     rows, columns = x.shape[-2:]
     if north or south:
         first = int(has_poles)
@@ -58,9 +60,9 @@ def pad_sphere(
     return x
 
 
-def check_halo(x: Float[Tensor, "batch channel lat lon"], rows: int, columns: int, *, has_poles: bool) -> None:
-    """Raise ValueError if a field is too small for a halo of `rows` and `columns` or has no half-way around."""
-    there_rows, there_columns = x.shape[-2:]
+def check_halo(shape: Sequence[int], rows: int, columns: int, *, has_poles: bool) -> None:
+    """Raise ValueError if a field of `shape` is too small for a halo of `rows` and `columns` or has no half-way around."""
+    there_rows, there_columns = shape[-2:]
     if rows > there_rows - has_poles or columns > there_columns:
         raise ValueError(
             f"a halo of {rows} rows and {columns} columns does not fit a field of {there_rows} x {there_columns}; "

@@ -6,46 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 
 from data_pipelines.statistics import compute_statistics
-from data_pipelines.store import ACCEPTED, create_analysis_store, open_analysis, write_analysis
+from data_pipelines.store import ACCEPTED, open_analysis
 from forecast.calibration import combine, load_moments
 from forecast.checkpoint import load_checkpoint, read_description
-from forecast.puyun import PuYun, PuYunConfig
-from forecast.training import LeadBalance, Source, SourceConfig, Trainer, TrainingConfig
+from forecast.puyun import PuYun
+from forecast.training import SourceConfig, Trainer
+from forecast.training.objective import LeadBalance
+from forecast.training.source import Source
 from tests.helpers.analyses import make_analysis
-
-CHANNELS = ["temperature_850", "mean_sea_level_pressure"]
-TINY = {"width": 8, "depth": (1,), "patch": 1, "expansion": 1}
-
-
-def store(path: Path, dataset: xr.Dataset) -> str:
-    create_analysis_store(path, dataset)
-    write_analysis(path, dataset)
-    return str(path)
-
-
-def moving_wave(steps: int = 60) -> xr.Dataset:
-    """Waves that travel east by one cell a step: a network with two frames can know where they go."""
-    analysis = make_analysis(steps=steps, rows=13, columns=24)
-    envelope = np.cos(np.deg2rad(analysis["latitude"].values)) ** 2
-    phase = analysis["longitude"].values[None] - 15.0 * np.arange(steps)[:, None]
-    wave = envelope[None, :, None] * np.sin(np.deg2rad(2 * phase))[:, None, :]
-    analysis["mean_sea_level_pressure"].values[:] = 101325 + 1000 * wave
-    analysis["temperature"].values[:] = 260 + 10 * wave[:, None]
-    return analysis
-
-
-def config_for(tmp_path: Path, path: str, **settings: object) -> TrainingConfig:
-    values: dict = {
-        "out": str(tmp_path / "run"),
-        "sources": {"wave": SourceConfig(store=path, start="2021-02-27", end="2021-03-08")},
-        "channels": CHANNELS, "model": PuYunConfig(**TINY), "precision": "fp32", "device": "cpu",
-        "steps": 3, "warm_up": 1, "batch_size": 2, "replay_buffer": 4,
-        "validation_start": "2021-03-10", "validation_end": "2021-03-12", "validation_leads": [6, 12], "validate_every": 100,
-    }  # fmt: skip
-    return TrainingConfig(**(values | settings))
+from tests.helpers.training import CHANNELS, config_for, moving_wave, store
 
 
 @pytest.fixture(scope="module")
@@ -137,10 +108,10 @@ def test_validation_starts_from_held_out_days(tmp_path: Path, wave: str) -> None
         store=wave, start="2021-02-27", end="2021-03-12", held_out_start="2021-03-10", held_out_end="2021-03-12"
     )
     trainer = Trainer(config_for(tmp_path, wave, sources={"wave": held_out}, lead_until_hours=24))
-    counts = [len(truth) for *_, truth in trainer._validation_forecasts(4)]
+    counts = [len(truth) for *_, truth in trainer.validation.forecasts(4)]
     assert counts == [11, 10, 9, 8]
     free = Trainer(config_for(tmp_path / "free", wave, lead_until_hours=24))
-    assert [len(truth) for *_, truth in free._validation_forecasts(4)] == [12, 12, 12, 12]
+    assert [len(truth) for *_, truth in free.validation.forecasts(4)] == [12, 12, 12, 12]
 
 
 def test_calibration_comes_from_trainings_that_held_days_out(tmp_path: Path, wave: str) -> None:
@@ -200,7 +171,7 @@ def test_forecast_does_not_cross_a_gap(tmp_path: Path) -> None:
     ({"calibrate": True, "calibration_from": ["a"]}, "calibrate fits the weights that calibration_from would give"),
     ({"sources": {}}, "sources is empty.*sources.era5.store"),
     ({"sources": {"wave": {"start": "1999-01-01", "end": "1999-02-01"}}}, "span 1999-01-01..1999-02-01 holds 0 states.*Widen"),
-    ({"learning_rate": float("inf"), "warm_up": 0}, "the loss is nan at step 1; lower learning_rate"),
+    ({"learning_rate": float("inf"), "warm_up": 0}, "the loss is nan at step 2; lower learning_rate"),
 ])  # fmt: skip
 def test_wrong_settings_are_refused_by_name(tmp_path: Path, wave: str, settings: dict, message: str) -> None:
     if settings.get("sources"):
@@ -232,7 +203,7 @@ def test_calibration_finds_the_mean_field_in_noise(tmp_path: Path) -> None:
     path = store(tmp_path / "noise.zarr", make_analysis(steps=60, rows=13, columns=24))
     trainer = Trainer(config_for(tmp_path, path, calibrate=True, lead_until_hours=48, validation_leads=[6, 48]))
     before = trainer.validate()
-    trainer.calibrate()
+    trainer.validation.calibrate()
     after = trainer.validate()
     assert trainer.average.calibration.shape == (8, 2, len(CHANNELS), 13)
     # Persistence would have weights of 1. A mean of ten days is common to both anomalies and is worth something.
@@ -286,6 +257,6 @@ def test_stage_must_go_beyond_the_earlier_ones(tmp_path: Path, wave: str) -> Non
 
 
 def test_checkpoint_is_not_overwritten(tmp_path: Path, wave: str) -> None:
-    Trainer(config_for(tmp_path, wave)).run()
+    Trainer(config_for(tmp_path, wave, save_every=0)).run()
     with pytest.raises(FileExistsError, match="already holds a checkpoint; choose another folder"):
         Trainer(config_for(tmp_path, wave))

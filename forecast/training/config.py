@@ -1,0 +1,178 @@
+"""Settings of one stage's training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from forecast.puyun import PuYunConfig
+from forecast.rollout import PRECISIONS
+
+PARALLEL = ("ddp", "fsdp")
+
+
+@dataclass
+class SourceConfig:
+    """One analysis store to learn from.
+
+    Parameters
+    ----------
+    store
+        Path or URL.
+    start, end
+        First and last day of training (inclusive); empty for the whole store.
+    held_out_start, held_out_end
+        Days between them that count in the statistics and are not learned from, so that a stage can be calibrated on
+        them (`TrainingConfig.calibrate`); empty for none.
+    share
+        How much of every draw comes from it, relative to the other sources; 0 for nothing but its grid and statistics.
+    lead_until_hours
+        Last lead time that is learned from it [h]; 0: the stage's. A short record is memorised at far lead times; let it
+        teach the near ones, beside a long record that teaches all.
+    match_statistics
+        Shift and scale its fields to the mean field and standard deviation of the first source. For simulated
+        data beside observed ones.
+    """
+
+    store: str = ""
+    start: str = ""
+    end: str = ""
+    held_out_start: str = ""
+    held_out_end: str = ""
+    share: float = 1.0
+    lead_until_hours: int = 0
+    match_statistics: bool = False
+
+    def __post_init__(self) -> None:
+        if self.share < 0:
+            raise ValueError(
+                f"share must not be negative; got {self.share}. 0 takes grid and statistics from a source and no more."
+            )
+        if bool(self.held_out_start) != bool(self.held_out_end):
+            raise ValueError(
+                f"held_out_start and held_out_end go together; got {self.held_out_start!r} and {self.held_out_end!r}. Give "
+                "both, or neither."
+            )
+
+
+@dataclass
+class TrainingConfig:
+    """One stage's training.
+
+    Parameters
+    ----------
+    out
+        Folder for the checkpoint, the log (`log.jsonl`) and the curves (`curves.png`).
+    sources
+        Stores to learn from, by any name; the first one gives the grid and the statistics, and its span is the training span.
+    channels
+        Fields of the state.
+    initial
+        Checkpoints to start from, the mean of their weights where there are several; none for random weights.
+    earlier_stages
+        Checkpoints of the stages before this one, first to last.
+    earlier_until_hours
+        Lead time at which each of them hands over [h].
+    lead_until_hours
+        Last lead time that this stage is trained to reach [h].
+    validation_start, validation_end
+        Valid times of validation (never trained on); empty for none.
+    validation_leads
+        Lead times scored [h].
+    calibrate
+        Calibrate on the validation span after training, see `forecast.calibration`.
+    calibration_from
+        Folders of calibrated trainings (`out`) to calibrate from instead: a network that learned from all days has none left,
+        others that held some of them out have.
+    steps, batch_size, replay_buffer, fresh_share, unroll
+        Optimiser steps (0: only average and calibrate); forecasts per step and in the pool, those of all processes together;
+        share of fresh ones; steps with one gradient.
+    learning_rate, warm_up, final_learning_rate, weight_decay, clip, ema
+        AdamW with a linear warm-up over `warm_up` steps, then a cosine to `final_learning_rate` (a share of
+        `learning_rate`); gradient norm; decay of the averaged weights.
+    penalty, variable_weights, weight_by_level
+        See `forecast.losses`.
+    balance_lead_times
+        Divide the error at each lead time by its running mean, so that far leads do not drown near ones.
+    noise
+        Standard deviation of noise added to analyses, in standard deviations of the tendency.
+    accumulate
+        Passes into which the batch is cut, one after another, before the weights move; their mean is the batch's gradient.
+    parallel
+        How processes share the weights: "ddp" (each has all) or "fsdp" (each a piece), see `forecast.training.parallel`.
+    bands
+        Processes that share a sample, each with a latitude band of it; 1 for whole globes.
+    save_every
+        Steps between two saved states, from which `resume` goes on; 0 for none.
+    resume
+        Go on exactly from the newest state in `out`; begin where there is none.
+    precision
+        "bf16", "fp32", or "auto": bfloat16 where the device has instructions for it, see `forecast.rollout`.
+    """
+
+    out: str = "outputs/training"
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    channels: list[str] = field(default_factory=lambda: ["mean_sea_level_pressure", "vorticity_850"])
+    forcings: list[str] = field(default_factory=lambda: ["cos_zenith"])
+    history: int = 2
+    model: PuYunConfig = field(default_factory=PuYunConfig)
+    initial: list[str] = field(default_factory=list)
+    earlier_stages: list[str] = field(default_factory=list)
+    earlier_until_hours: list[int] = field(default_factory=list)
+    lead_until_hours: int = 6
+    validation_start: str = ""
+    validation_end: str = ""
+    validation_leads: list[int] = field(default_factory=lambda: [6, 24, 48, 72, 120])
+    validate_every: int = 500
+    calibrate: bool = False
+    calibration_from: list[str] = field(default_factory=list)
+    steps: int = 2000
+    batch_size: int = 4
+    replay_buffer: int = 256
+    fresh_share: float = 0.3
+    unroll: int = 1
+    learning_rate: float = 1e-3
+    warm_up: int = 200
+    final_learning_rate: float = 0.02
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    ema: float = 0.999
+    penalty: str = "l2"
+    variable_weights: dict[str, float] = field(default_factory=dict)
+    weight_by_level: bool = False
+    balance_lead_times: bool = True
+    noise: float = 0.0
+    accumulate: int = 1
+    parallel: str = "ddp"
+    bands: int = 1
+    save_every: int = 500
+    resume: bool = False
+    precision: str = "auto"
+    device: str = "auto"
+    threads: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or (not self.steps and not self.initial):
+            raise ValueError(f"steps must be at least 1, or 0 to calibrate what initial holds; got {self.steps}.")
+        for name in ("batch_size", "replay_buffer", "unroll", "validate_every", "lead_until_hours", "accumulate", "bands"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {PRECISIONS}; got {self.precision!r}.")
+        if self.save_every < 0:
+            raise ValueError(f"save_every must be at least 1 step, or 0 to save no state; got {self.save_every}.")
+        if self.parallel not in PARALLEL:
+            raise ValueError(f"parallel must be one of {PARALLEL}; got {self.parallel!r}.")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must lie in [0, 1); got {self.ema}.")
+        if self.sources and not any(source.share for source in self.sources.values()):
+            raise ValueError("the share of every one of sources is 0; give at least one of them a share to learn from.")
+        if self.calibrate and not (self.validation_start and self.validation_end):
+            raise ValueError("calibrate needs a validation span; give validation_start and validation_end.")
+        if self.calibrate and self.calibration_from:
+            raise ValueError("calibrate fits the weights that calibration_from would give; set one of them.")
+        if len(self.earlier_stages) != len(self.earlier_until_hours):
+            raise ValueError(
+                f"earlier_until_hours must name one hand-over for each of earlier_stages; got {len(self.earlier_until_hours)} "
+                f"for {len(self.earlier_stages)}."
+            )

@@ -1,0 +1,128 @@
+"""A store to learn from: fresh windows in a shuffled stream, and any state by its position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from data_pipelines.frames import InMemory, open_reader
+from data_pipelines.store import time_step
+from data_pipelines.streaming import MEMORY_LIMIT, WindowStream
+from data_pipelines.variables import Channel
+from forecast.training.config import SourceConfig
+from forecast.training.parallel import Place
+
+MINIMUM_STATES = 3
+READING_THREADS = 2
+
+
+class Source:
+    """States of one store: fresh windows in a shuffled, prefetched stream, and any state by its position."""
+
+    def __init__(self, config: SourceConfig, channels: Sequence[str]) -> None:
+        self.channels = list(channels)
+        dataset, reader = open_reader(config.store, [Channel.parse(name) for name in channels])
+        times = dataset["time"].values
+        positions = np.arange(len(times))[dataset.indexes["time"].slice_indexer(config.start or None, config.end or None)]
+        self.analysis = dataset.isel(time=positions)
+        if config.held_out_start:
+            held_out = self.analysis.indexes["time"].slice_indexer(config.held_out_start, config.held_out_end)
+            positions = np.delete(positions, held_out)
+        self.positions, self.times = positions, times[positions]
+        if len(self.times) < MINIMUM_STATES:
+            raise ValueError(
+                f"span {config.start or 'start'}..{config.end or 'end'} holds {len(self.times)} states of {config.store}, "
+                f"which runs from {times[0]} to {times[-1]}; at least {MINIMUM_STATES} are needed. Widen start and end."
+            )
+        self.learned = dataset.isel(time=positions)
+        self.step = time_step(self.analysis)
+        self.shape = (len(self.channels), dataset.sizes["latitude"], dataset.sizes["longitude"])
+        self.share = config.share
+        self.last_lead = config.lead_until_hours // int(self.step / np.timedelta64(1, "h")) or None
+        self.reader = reader
+        if len(times) * int(np.prod(self.shape)) * 4 <= MEMORY_LIMIT:
+            self.reader = InMemory(reader, len(times), self.shape, threads=READING_THREADS)
+        self.shift: Tensor | float = 0.0
+        self.scale: Tensor | float = 1.0
+        self.stream: WindowStream | None = None
+        self.steps_behind = 0
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def match(self, own: xr.Dataset, wanted: xr.Dataset) -> None:
+        """Map this store's mean field and standard deviation onto those of `wanted`."""
+        own, wanted = own.sel(channel=self.channels), wanted.sel(channel=self.channels)
+        scale = _root_mean_square(wanted["standard_deviation_field"]) / _root_mean_square(own["standard_deviation_field"])
+        self.scale = torch.tensor(scale.values, dtype=torch.float32).view(-1, 1, 1)
+        self.shift = torch.tensor(wanted["mean_field"].values, dtype=torch.float32) - self.scale * torch.tensor(
+            own["mean_field"].values, dtype=torch.float32
+        )
+
+    def open_stream(self, history: int, steps_behind: int, seed: int, place: Place) -> None:
+        """Begin to draw windows that have `steps_behind` states after them, each on one copy of the network only."""
+        self.steps_behind = steps_behind
+        self.stream = WindowStream(
+            self.learned.isel(time=slice(None, len(self) - steps_behind + 1)),
+            self.channels,
+            history=history,
+            batch_size=1,
+            seed=seed,
+            rank=place.copy,
+            world_size=place.copies,
+        )
+
+    @property
+    def batches(self) -> int:
+        """Windows drawn so far."""
+        return self.state_dict()["step"]
+
+    def state_dict(self) -> dict[str, int]:
+        """The place in the data."""
+        return self._opened().state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from a place in the data."""
+        self._opened().load_state_dict(state)
+
+    def skip(self, batches: int) -> None:
+        """Go on as if so many windows had been drawn."""
+        self.load_state_dict({"step": batches})
+
+    def _opened(self) -> WindowStream:
+        if self.stream is None:
+            raise RuntimeError("open_stream comes first.")
+        return self.stream
+
+    def fresh(self) -> tuple[Float[Tensor, "history channel lat lon"], int]:
+        """The next window's frames up to its initial time, and the position of that time."""
+        stream = self._opened()
+        while True:
+            window = next(stream)
+            index = int(np.searchsorted(self.times, window.time[0, stream.history - 1]))
+            if self.connected(index, self.steps_behind):
+                return self._matched(window.fields[0, : stream.history].clone()), index
+
+    def states(self, index: Sequence[int] | np.ndarray) -> Float[Tensor, "state channel lat lon"]:
+        """States at these positions in the span, raw or matched."""
+        values = np.empty((len(index), *self.shape), dtype=np.float32)
+        for row, position in enumerate(index):
+            stored = int(self.positions[position])
+            self.reader.read(range(stored, stored + 1), values[row : row + 1])
+        return self._matched(torch.from_numpy(values))
+
+    def connected(self, index: int, ahead: int) -> bool:
+        """Whether the state `ahead` steps after `index` is there, with no gap between."""
+        return index + ahead < len(self) and self.times[index + ahead] - self.times[index] == ahead * self.step
+
+    def _matched(self, fields: Tensor) -> Tensor:
+        return fields * self.scale + self.shift
+
+
+def _root_mean_square(field: xr.DataArray) -> xr.DataArray:
+    return (field**2).mean(["latitude", "longitude"]) ** 0.5

@@ -1,0 +1,141 @@
+"""Scores of the averaged network on days that it has not learned from, and its calibration on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from forecast.calibration import Moments, fit_weights, moments_of
+from forecast.forecaster import Forecaster
+from forecast.losses import row_weights
+from forecast.puyun import PuYun
+from forecast.requirements import Requirements
+from forecast.training.config import SourceConfig, TrainingConfig
+from forecast.training.parallel import Place
+from forecast.training.source import Source
+
+BATCH = 8
+
+
+class Forecasts(NamedTuple):
+    """Forecasts of `lead` steps from `initial` states at `initial_time`, and their truths; all (batch, channel, lat, lon)."""
+
+    lead: int
+    initial_time: np.ndarray
+    initial: Tensor
+    forecast: Tensor
+    truth: Tensor
+
+
+@dataclass
+class Stepper:
+    """Carries frames one step further, by any network, without a gradient."""
+
+    requirements: Requirements
+    device: torch.device
+    in_bfloat16: bool
+
+    @torch.no_grad()
+    def advance(
+        self, model: Forecaster, frames: Tensor, sources: Sequence[Source], index: np.ndarray, lead: np.ndarray
+    ) -> Tensor:
+        """Frames (batch, history, channel, lat, lon) one step on; they end at state `index` of their source, at step `lead`."""
+        times = np.array([source.times[position] for source, position in zip(sources, index, strict=False)])
+        forcings, features = model.inputs_at(times, lead * self.requirements.step_hours, self.device)
+        frames = frames.to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16):
+            following = model(frames, forcings, features)
+        return torch.cat([frames[:, 1:], following[:, None]], dim=1).cpu()
+
+
+class Validation:
+    """Forecasts that are valid in the validation span, each rank's share of them.
+
+    Every forecast starts from an analysis (before or in the span) and runs through the earlier stages first. Where days are
+    held out, none starts before those: what has been learned from would score too well.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, stepper: Stepper, earlier: Sequence[Forecaster], average: PuYun, place: Place
+    ) -> None:
+        self.config, self.stepper, self.earlier, self.average, self.place = config, stepper, earlier, average, place
+        self.requirements = stepper.requirements
+        self.last_lead = config.lead_until_hours // self.requirements.step_hours
+        self.first_lead = config.earlier_until_hours[-1] // self.requirements.step_hours if config.earlier_until_hours else 0
+
+    def scores(self) -> dict[str, float]:
+        """RMSE by channel and lead time."""
+        hours = [hours for hours in self.config.validation_leads if hours <= self.config.lead_until_hours]
+        leads = [one // self.requirements.step_hours for one in hours]
+        count, channels = torch.zeros(max(leads) + 1, dtype=torch.float64), len(self.config.channels)
+        squares = torch.zeros(max(leads) + 1, channels, dtype=torch.float64)
+        for batch in self.forecasts(max(leads)):
+            if batch.lead in leads:
+                model, device = self._model_at(batch.lead - 1), self.stepper.device
+                shown = model.calibrated(
+                    batch.forecast.to(device), batch.initial.to(device), batch.initial_time,
+                    batch.lead * self.requirements.step_hours,
+                ).cpu()  # fmt: skip
+                error = (shown - batch.truth).square() * row_weights(self.requirements.latitude)
+                squares[batch.lead] += error.mean(dim=(2, 3)).sum(dim=0)
+                count[batch.lead] += len(error)
+        rmse = (self.place.add(squares) / self.place.add(count)[:, None]).sqrt()
+        return {
+            f"{name} {lead * self.requirements.step_hours} h": float(rmse[lead, channel])
+            for lead in leads
+            for channel, name in enumerate(self.config.channels)
+        }
+
+    def calibrate(self) -> Moments:
+        """Calibrate the averaged network; returns the moments that its weights were fitted to."""
+        moments = torch.zeros(self.last_lead, 5, *self.average.calibration.shape[2:])
+        count = torch.zeros(self.last_lead)
+        for batch in self.forecasts(self.last_lead):
+            if batch.lead > self.first_lead and len(batch.truth):
+                usual = self.average.usual_state(batch.initial_time + batch.lead * self.requirements.step).cpu()
+                initial = batch.initial - self.average.usual_state(batch.initial_time).cpu()
+                own = moments_of(batch.forecast - usual, initial, batch.truth - usual)
+                moments[batch.lead - 1] = own * len(batch.truth)
+                count[batch.lead - 1] = len(batch.truth)
+        moments = self.place.add(moments) / self.place.add(count).clamp(min=1).view(-1, 1, 1, 1)
+        self.average.calibration.copy_(fit_weights(moments, self.requirements.latitude))
+        return moments
+
+    def forecasts(self, deepest: int) -> Iterator[Forecasts]:
+        """For each lead time in steps, this rank's share of the forecasts that are valid in the span."""
+        config = self.config
+        settings = next(iter(config.sources.values()))
+        whole = Source(SourceConfig(store=settings.store), config.channels)
+        begin, end = np.datetime64(config.validation_start), np.datetime64(config.validation_end) + np.timedelta64(1, "D")
+        first, last = np.searchsorted(whole.times, np.array([begin, end], dtype=whole.times.dtype))
+        earliest = first - deepest
+        if settings.held_out_start:
+            earliest = max(earliest, int(np.searchsorted(whole.times, np.datetime64(settings.held_out_start))))
+        starts = np.arange(max(config.history - 1, earliest), last - 1)[self.place.rank :: self.place.ranks]
+        history = np.arange(1 - config.history, 1)
+        frames = whole.states((starts[:, None] + history).flatten()).unflatten(0, (len(starts), config.history))
+        initial = frames[:, -1]
+        for lead in range(deepest):
+            keep = starts + lead + 1 < last
+            starts, frames, initial = starts[keep], frames[keep], initial[keep]
+            frames = self._advance(frames, whole, starts + lead, lead)
+            inside = starts + lead + 1 >= first
+            truth = whole.states(starts[inside] + lead + 1)
+            yield Forecasts(lead + 1, whole.times[starts[inside]], initial[inside], frames[inside, -1], truth)
+
+    def _advance(self, frames: Tensor, whole: Source, index: np.ndarray, lead: int) -> Tensor:
+        model, sources, leads = self._model_at(lead), [whole] * BATCH, np.full(len(index), lead)
+        parts = [slice(begin, begin + BATCH) for begin in range(0, len(index), BATCH)]
+        advanced = [self.stepper.advance(model, frames[part], sources, index[part], leads[part]) for part in parts]
+        return torch.cat(advanced) if advanced else frames
+
+    def _model_at(self, lead: int) -> Forecaster:
+        for stage, until in zip(self.earlier, self.config.earlier_until_hours, strict=True):
+            if lead < until // self.requirements.step_hours:
+                return stage
+        return self.average
