@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help forecast test
+.PHONY: help forecast test test-cluster
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -48,9 +48,14 @@ test: $(VENV)/.ready-to-test
 	check pytest
 	[ -z "$$failed" ] || { echo "make test: failed:$$failed" >&2; exit 1; }
 
+# What CI has no time for: 100 kills, and a Slurm of two virtual nodes (as root, with slurm-wlm and munge); results are stored.
+test-cluster: $(VENV)/.ready-to-test
+	@"$(PY)" -m tests.cluster.kills 100
+	"$(PY)" -m tests.cluster.slurm
+
 $(VENV)/.ready-to-forecast: EXTRAS :=
 $(VENV)/.ready-to-forecast: GROUPS :=
-$(VENV)/.ready-to-test: EXTRAS := [cloud,grib]
+$(VENV)/.ready-to-test: EXTRAS := [cloud,cluster,grib]
 $(VENV)/.ready-to-test: GROUPS := --group test
 
 $(VENV)/.ready-to-forecast $(VENV)/.ready-to-test: $(NEEDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -18,21 +19,20 @@ _log = logging.getLogger(__name__)
 FIRST_WAIT = 0.2  # seconds; doubled every time
 LONGEST_WAIT = 20.0  # seconds
 
-# What an object store's client says of failures that pass. Its exceptions have one class for all statuses.
-_PASSING = (
-    "408", "429", "500", "502", "503", "504", "timed out", "timeout", "connection", "too many requests", "slowdown",
-    "slow down", "error sending request", "error decoding response body", "internal error", "service unavailable",
-)  # fmt: skip
+# What an object store's client says of failures that pass. Its exceptions have one class for all of them.
+_PASSING = re.compile(
+    r"status code: (408|429|5\d\d)|timed? ?out|connection|too many requests|slow ?down|error sending request|"
+    r"error decoding response body|internal error|service unavailable",
+    re.IGNORECASE,
+)
 
 
 def passes(error: BaseException) -> bool:
     """Whether an error of an object store may be gone when the request is made again."""
     if isinstance(error, ConnectionError | TimeoutError):
         return True
-    if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError):
-        return False
-    said = str(error).lower()
-    return type(error).__module__.startswith("obstore") and any(word in said for word in _PASSING)
+    kind = type(error)
+    return kind.__module__.startswith("obstore") and kind.__name__ == "GenericError" and bool(_PASSING.search(str(error)))
 
 
 def repeated(

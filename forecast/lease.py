@@ -21,8 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.errors import first_line
 from data_pipelines.locations import is_url, object_store, redacted
-from data_pipelines.retries import passes, repeated
+from data_pipelines.retries import repeated
 from data_pipelines.store import StoreError
 
 RENEWED_EVERY = 10.0  # seconds
@@ -89,8 +90,8 @@ def _object_lease(url: str, lost: Callable[[str], None]) -> Iterator[None]:
                 claim.renew()
                 last = time.monotonic()
             except Exception as error:  # noqa: BLE001 - a thread has nobody to raise to
-                if not passes(error) or time.monotonic() - last > LEFT_AFTER:
-                    lost("the lease of the store was lost")
+                if isinstance(error, StoreError) or time.monotonic() - last > LEFT_AFTER:
+                    lost(f"the lease of the store was lost: {first_line(error)}")
                     return
 
     thread = threading.Thread(target=renew, daemon=True)
@@ -131,7 +132,15 @@ class _Claim:
                 raise _held(self.url, "") from error  # a third job was faster
 
     def renew(self) -> None:
-        self._put(self._version)
+        import obstore as obs
+
+        try:
+            self._put(self._version)
+        except obs.exceptions.BaseError as error:  # it may be that only the answer was lost
+            version, content = self._read()
+            if content != self._content:
+                raise _held(self.url, content.decode(errors="replace")) from error
+            self._version = version
 
     def give_back(self) -> None:
         import obstore as obs
@@ -142,16 +151,15 @@ class _Claim:
     def _put(self, mode: Any) -> None:
         import obstore as obs
 
-        self._version = dict(
-            repeated(lambda: obs.put(self._store, self._key, self._content, mode=mode), what=f"holding {redacted(self.url)}")
-        )
+        done = repeated(lambda: obs.put(self._store, self._key, self._content, mode=mode), what=f"holding {redacted(self.url)}")
+        self._version = _version(done)
 
     def _read(self) -> tuple[Any, bytes]:
         import obstore as obs
 
         def read() -> tuple[Any, bytes]:
             found = obs.get(self._store, self._key)
-            return {"e_tag": found.meta["e_tag"], "version": found.meta["version"]}, bytes(found.bytes())
+            return _version(found.meta), bytes(found.bytes())
 
         try:
             return repeated(read, what=f"reading the lease of {redacted(self.url)}")
@@ -170,6 +178,11 @@ class _Claim:
             time.sleep(RENEWED_EVERY / 4)
             if renewed() != first:
                 raise _held(self.url, content.decode(errors="replace"))
+
+
+def _version(found: Any) -> dict[str, str]:
+    """What a conditional request names; many stores know no versions beside the ETag."""
+    return {key: found[key] for key in ("e_tag", "version") if found[key] is not None}
 
 
 def _holder() -> str:

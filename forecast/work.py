@@ -110,13 +110,14 @@ class Work:
 
     def make(self, batch: Batch, journal: Journal, on_step: Callable[[int], object] = lambda count: None) -> int:
         """Make the wanted forecasts of a batch, except those that another process completed meanwhile; give their number."""
+        looked = clock.time()
         places = [place for place in batch.wanted if not self._is_complete(batch.forecasts[place])]
         left = _with_copies(batch.forecasts, places)
         if left is None:
             return 0
         begin = clock.monotonic()
         for place in left.wanted:
-            journal.note("started", **_named(left.forecasts[place]))
+            journal.note("started", at=looked, **_named(left.forecasts[place]))
         with _buffer(self.config, self._shape(len(left.forecasts))) as fields:
             self._roll_out(left, fields, on_step)
             for place in left.wanted:
