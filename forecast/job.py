@@ -96,12 +96,12 @@ def _run(work: Work, batches: Sequence[Batch], folder: Path, manifest: Manifest,
             forecasts = len(work.layout.initial_times) * max(1, len(work.layout.members))
             raise unfinished(stop.reason or "workers ended early", missing, forecasts)
     except UnfinishedError as error:
-        manifest.end("unfinished", exit_code=error.exit_code, reason=str(error))
+        manifest.end_if_possible("unfinished", exit_code=error.exit_code, reason=str(error))
         raise
     except BaseException as error:
-        manifest.end("failed", reason=f"{type(error).__name__}: {error}")
+        manifest.end_if_possible("failed", reason=f"{type(error).__name__}: {error}")
         raise
-    manifest.end("complete" if not missing else "submitted", exit_code=0, made=made)
+    manifest.end_if_possible("complete" if not missing else "submitted", exit_code=0, made=made)
     return made
 
 

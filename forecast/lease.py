@@ -25,6 +25,7 @@ from data_pipelines.errors import first_line
 from data_pipelines.locations import is_url, object_store, redacted
 from data_pipelines.retries import repeated
 from data_pipelines.store import StoreError
+from forecast.forecast_store import writing_to
 
 RENEWED_EVERY = 10.0  # seconds
 LEFT_AFTER = 60.0  # seconds without renewal, after which its holder is taken for dead
@@ -58,8 +59,10 @@ def lease(out: str | Path, runs: Path, lost: Callable[[str], None]) -> Iterator[
 
 @contextmanager
 def _file_lease(out: str | Path, path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with writing_to(out):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

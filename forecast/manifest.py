@@ -12,6 +12,7 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -63,6 +64,11 @@ class Manifest:
         """Note how the run ended."""
         self._values |= {"ended": _now(), "outcome": outcome, **facts}
         self._write()
+
+    def end_if_possible(self, outcome: str, **facts: Any) -> None:
+        """Note how the run ended; a disk that is full or read-only shall not hide why it did."""
+        with suppress(OSError):
+            self.end(outcome, **facts)
 
     def _write(self) -> None:
         text = json.dumps(without_secrets(self._values), indent=2, default=str)

@@ -55,8 +55,6 @@ def run_on_dask(
     """
     if not batches:
         return 0
-    for noisy in ("distributed", "dask_jobqueue"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
     settings = Secretly(json.dumps(asdict(config)))
     with _client(config, folder) as client:
         if config.progress and client.dashboard_link and config.workers.dashboard:
@@ -167,6 +165,8 @@ def _client(config: RunConfig, folder: Path) -> Iterator[Any]:
         raise ForecastError(
             f"cluster={config.cluster} needs the package distributed; install it with: pip install 'skysolve[cluster]'."
         ) from error
+    for noisy in ("distributed", "dask_jobqueue"):  # after the import, which sets them up
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     chosen = {"distributed.scheduler.allowed-failures": MAY_DIE, "distributed.worker.daemon": False}
     with dask.config.set(chosen):
         if config.workers.scheduler:

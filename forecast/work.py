@@ -116,14 +116,16 @@ class Work:
         if left is None:
             return 0
         begin = clock.monotonic()
-        for place in left.wanted:
-            journal.note("started", at=looked, **_named(left.forecasts[place]))
+        with writing_to(self.config.out):
+            for place in left.wanted:
+                journal.note("started", at=looked, **_named(left.forecasts[place]))
         with _buffer(self.config, self._shape(len(left.forecasts))) as fields:
             self._roll_out(left, fields, on_step)
             for place in left.wanted:
                 time, member = left.forecasts[place]
                 write_forecast(self.config.out, self.layout, time, fields[place], member)
-                journal.note("complete", seconds=round(clock.monotonic() - begin, 3), **_named(left.forecasts[place]))
+                with writing_to(self.config.out):
+                    journal.note("complete", seconds=round(clock.monotonic() - begin, 3), **_named(left.forecasts[place]))
         return len(left.wanted)
 
     def _roll_out(self, batch: Batch, fields: np.ndarray, on_step: Callable[[int], object]) -> None:
