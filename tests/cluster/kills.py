@@ -85,10 +85,12 @@ def kill_one(driver: int, found: dict[str, int], rng: random.Random) -> None:
 
 
 def children(pid: int) -> list[int]:
+    """Processes that any thread of a process started."""
     try:
-        return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     except OSError:
         return []
+    return [int(text) for found in lists for text in found.split()]
 
 
 def command_line(pid: int) -> bytes:
