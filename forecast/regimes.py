@@ -140,9 +140,12 @@ class Choice:
 
 
 def choose_count(
-    directions: Float64[np.ndarray, "time mode"], counts: Sequence[int] = range(2, 8), least: float = 0.8, seed: int = 0
+    directions: Float64[np.ndarray, "time mode"], counts: Sequence[int] = range(2, 8), least: float = 0.9, seed: int = 0
 ) -> Choice:
-    """Choose the number of regimes by BIC among those that are found again in halves of the sample (agreement >= `least`)."""
+    """Choose the number of regimes by BIC among those that are found again in halves of the sample (agreement >= `least`).
+
+    BIC alone may favour a component on a few near-equal directions, which halves of the sample do not share.
+    """
     bic = [fit_mixture(directions, count, seed).bic(directions) for count in counts]
     again = [stability(directions, count, seed=seed) for count in counts]
     stable = [place for place, value in enumerate(again) if value >= least]
