@@ -30,6 +30,7 @@ FAMILIES = (
     # No contraction: the compensated sums are written as they must be rounded (gpu/cuda/double_double.cuh).
     Family("log_bessel", ("-ffp-contract=off", "-pthread")),
     Family("spherical_depthwise", ("-ffp-contract=fast", "-fopenmp")),
+    Family("poisson", ("-ffp-contract=fast", "-fopenmp")),
 )
 FLAGS = ["-std=gnu++17", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-w"]
 X86 = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512dq"]}

@@ -1,0 +1,58 @@
+"""Approximate inverses of a Poisson problem behind one door: `preconditioner(problem, kind=...)`.
+
+A kind is one module with a function `build(problem) -> LinearOperator` and one line in `HOMES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
+
+    from solvers.problem import PoissonProblem
+
+HOMES = {
+    "jacobi": "solvers.preconditioners.jacobi",
+    "incomplete-cholesky": "solvers.preconditioners.incomplete_cholesky",
+    "fast-transform": "solvers.preconditioners.fast_transform",
+    "multigrid": "solvers.preconditioners.multigrid",
+}
+
+
+def preconditioner(problem: PoissonProblem, kind: str = "auto") -> LinearOperator:
+    """Make an approximate inverse of the problem's operator, symmetric and positive definite.
+
+    Parameters
+    ----------
+    problem
+        Whose operator is to be inverted.
+    kind
+        "auto" (the fastest for this problem), or one of `HOMES`.
+
+    Returns
+    -------
+    LinearOperator
+        Shape (n, n), on vectors of the fluid cells' values.
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown.
+    """
+    if kind == "auto":
+        kind = best_kind(problem)
+    if kind not in HOMES:
+        raise ValueError(f"kind must be 'auto' or one of {sorted(HOMES)}; got {kind!r}.")
+    operator: LinearOperator = importlib.import_module(HOMES[kind]).build(problem)
+    return operator
+
+
+def best_kind(problem: PoissonProblem) -> str:
+    """What "auto" stands for: the box inverse where it is exact, else what measured fastest."""
+    from solvers.preconditioners.fast_transform import is_exact
+
+    if is_exact(problem):
+        return "fast-transform"
+    return "multigrid" if problem.library == "numpy" else "jacobi"

@@ -1,0 +1,108 @@
+"""Matrix-free geometric multigrid in float32: one V-cycle of red-black sweeps, interpolation linear along open faces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+from gpu.poisson import CycleSettings, Hierarchy
+from solvers.boundary import DIRICHLET, NEUMANN, PERIODIC
+from solvers.cells import AIR, FLUID, SOLID
+from solvers.faces import along, beyond
+from solvers.problem import PoissonProblem
+from solvers.threads import thread_count
+
+# Measured on the scenes of benchmarks/poisson.py.
+SETTINGS = {"sweeps_fine": 2, "sweeps_coarse": 2, "over_fine": 1.0, "over_coarse": 1.0, "tie": 1.0, "stiffness": 1.0}
+
+
+class Multigrid(LinearOperator):
+    """One V-cycle on vectors of the fluid cells' values; symmetric positive definite to float32's rounding.
+
+    Parameters
+    ----------
+    problem
+        On NumPy arrays.
+        On periodic axes the cycle sees walls instead: a preconditioner still, of more iterations (`is_whole` is False).
+    settings
+        A value for each field of `gpu.poisson.CycleSettings`.
+    """
+
+    def __init__(self, problem: PoissonProblem, settings: dict[str, float] | None = None) -> None:
+        self.is_whole = not any(PERIODIC in kinds for kinds in problem.sides)
+        problem = problem if self.is_whole else with_walls(problem)
+        weights = [1 / spacing**2 for spacing in problem.spacing]
+        lead = 3 - len(weights)
+        self.largest = max(weights)
+        scaled = [1.0] * lead + [weight / self.largest for weight in weights]
+        faces, excess = (None, None) if problem.has_plain_faces else stored_faces(problem, self.largest)
+        self.hierarchy = Hierarchy(
+            with_halo(problem), scaled, [False] * 3, CycleSettings(**{**SETTINGS, **(settings or {})}), faces, excess
+        )
+        isolated = problem.to_vector(problem.diagonal) == 0
+        self.isolated = isolated if isolated.any() else None
+        super().__init__(np.dtype(np.float64), (problem.n, problem.n))
+
+    def _matvec(self, x: np.ndarray) -> np.ndarray:
+        z = self.hierarchy.cycle(np.ravel(x), thread_count()) / self.largest
+        if self.isolated is not None:  # their row is zero; any positive value keeps the preconditioner definite
+            z[self.isolated] = np.ravel(x)[self.isolated]
+        return z
+
+    def _adjoint(self) -> Multigrid:
+        return self
+
+
+def build(problem: PoissonProblem) -> LinearOperator:
+    """The tuned cycle.
+
+    Raises
+    ------
+    TypeError
+        For a problem on CuPy arrays.
+    """
+    if problem.library != "numpy":
+        raise TypeError("multigrid needs a problem on NumPy arrays; got CuPy. Take kind='fast-transform' or 'jacobi' there.")
+    return Multigrid(problem)
+
+
+def with_walls(problem: PoissonProblem) -> PoissonProblem:
+    """The same problem with walls where an axis is periodic."""
+    sides = [(NEUMANN, NEUMANN) if PERIODIC in kinds else kinds for kinds in problem.sides]
+    return PoissonProblem(
+        problem.cells, problem.spacing, boundary=sides, fractions=problem.fractions, coefficients=problem.coefficients
+    )
+
+
+def with_halo(problem: PoissonProblem) -> np.ndarray:
+    """The flags, and around them what lies behind the box; two dimensions become (1, nx, ny) between walls."""
+    cells = problem.cells
+    for axis, kinds in enumerate(problem.sides):
+        low, high = (AIR if kind == DIRICHLET else SOLID for kind in kinds)
+        cells = beyond(np, cells, axis, kinds, (low, high))
+    return np.pad(cells[None], ((1, 1), (0, 0), (0, 0)), constant_values=SOLID) if cells.ndim == 2 else cells
+
+
+def stored_faces(problem: PoissonProblem, largest: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Upper faces between fluid cells, and what Dirichlet neighbours below and above add to the diagonal; float32,
+    three axes.
+    """
+    shape = problem.shape
+    missing = 3 - len(shape)
+    full = (1,) * missing + shape
+    faces = [np.zeros(full, np.float32) for _ in range(missing)]
+    excess = [np.zeros(full, np.float32) for _ in range(2 * missing)]
+    for axis, weight in enumerate(problem.face_weights):
+        around = beyond(np, problem.cells, axis, problem.sides[axis], (AIR, AIR))
+        below, above = (around[along(axis, part, len(shape))] for part in (slice(None, -2), slice(2, None)))
+        low, high = (weight[along(axis, part, len(shape))] / largest for part in (slice(None, -1), slice(1, None)))
+        faces.append(_float32(np.where(problem.fluid & (above == FLUID), high, 0.0), full))
+        excess.append(_float32(np.where(problem.fluid & (below != FLUID), low, 0.0), full))
+        excess.append(_float32(np.where(problem.fluid & (above != FLUID), high, 0.0), full))
+    return faces, excess
+
+
+def _float32(array: Any, shape: tuple[int, ...]) -> np.ndarray:
+    return np.ascontiguousarray(array, dtype=np.float32).reshape(shape)
