@@ -153,7 +153,7 @@ class PoissonProblem:
         diagonal.
         """
         first, second, weight = self._links
-        diagonal = _on_host(self.to_vector(self.diagonal))
+        diagonal = _on_host(self.to_vector(self.diagonal)) - self._wrapped
         own = np.arange(self.n)
         rows, columns = np.concatenate([own, first, second]), np.concatenate([own, second, first])
         matrix = csr_array((np.concatenate([diagonal, -weight, -weight]), (rows, columns)), shape=(self.n, self.n))

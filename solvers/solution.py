@@ -139,8 +139,8 @@ def _solve_vector(
     if not (isinstance(M, Multigrid) and M.is_whole and problem.has_plain_faces):
         A = problem.operator() if problem.library == "cupy" else problem.matrix()
         return conjugate_directions(A, b, guess, rtol=rtol, atol=atol, maxiter=maxiter, M=M)
-    grids = [problem.to_grid(vector / scale).reshape(M.hierarchy.shape) for vector, scale in ((b, M.largest), (guess, 1.0))]
-    solved = M.hierarchy.solve(*grids, rtol, atol / M.largest, maxiter, thread_count())
+    right, first = (problem.to_grid(vector).reshape(M.hierarchy.shape) for vector in (b / M.largest, guess))
+    solved = M.hierarchy.solve(right, first, rtol, atol / M.largest, maxiter, thread_count())
     return problem.to_vector(solved.solution.reshape(problem.shape)), _outcome(solved, M.largest)
 
 
