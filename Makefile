@@ -55,7 +55,7 @@ test-cluster: $(VENV)/.ready-to-test
 
 $(VENV)/.ready-to-forecast: EXTRAS :=
 $(VENV)/.ready-to-forecast: GROUPS :=
-$(VENV)/.ready-to-test: EXTRAS := [cloud,cluster,grib]
+$(VENV)/.ready-to-test: EXTRAS := [cloud,cluster,grib,waves]
 $(VENV)/.ready-to-test: GROUPS := --group test
 
 $(VENV)/.ready-to-forecast $(VENV)/.ready-to-test: $(NEEDS)

@@ -19,6 +19,7 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.combine import grid_text
+from data_pipelines.contracts import WAVES, contract_of
 from data_pipelines.standardise import LEFT_OUT, NOTES
 from data_pipelines.store import StoreError
 from data_pipelines.variables import OCEAN_VARIABLES, VARIABLES, Channel
@@ -40,6 +41,8 @@ FINDINGS = {
 }
 # These are uniform in nature now and then, or change more slowly than the time step.
 _MAY_BE_UNIFORM = OCEAN_VARIABLES | {
+    "mask",
+    "wave_speed",
     "snow_depth",
     "total_cloud_cover",
     "fraction_of_cloud_cover",
@@ -102,6 +105,8 @@ class Audit:
     left_out: list[str]
     data_hash: str | None = None
     store: str | None = None
+    samples: int | None = None  # of waves
+    step_seconds: float | None = None  # of waves
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     @property
@@ -214,12 +219,16 @@ class Auditor:
         self.dataset = dataset
         self.times = dataset["time"].values if times is None and "time" in dataset.dims else times  # before duplicates went
         self.reports: list[dict[str, Any]] = []
-        latitude = dataset["latitude"].values
-        self.weights = np.cos(np.deg2rad(latitude))[:, None] + 1e-6  # not 0 for a grid that is all pole
+        self.waves = contract_of(dataset) is WAVES
+        rows = dataset[contract_of(dataset).plane[0]].values
+        # Area on the globe, not 0 for a grid that is all pole; cells of waves are of one size.
+        self.weights = (np.ones_like(rows) if self.waves else np.cos(np.deg2rad(rows)) + 1e-6)[:, None]
 
     def metadata_findings(self) -> list[Finding]:
         """What can be said before any field is read."""
         findings: list[Finding] = []
+        if self.waves:
+            return findings  # the contract allows no gap, and the plane is no globe
         if self.times is not None:
             findings += audit_times(self.times, self.allow)
         if not _is_global(self.dataset["latitude"].values, self.dataset["longitude"].values):
@@ -228,11 +237,14 @@ class Auditor:
         return findings
 
     def look(self, block: xr.Dataset) -> dict[str, Any]:
-        """Report on loaded fields: a block of times, or the static ones."""
+        """Report on loaded fields: a block of times, the static ones, or one sample of waves."""
         report: dict[str, Any] = {}
         for name, array in block.data_vars.items():
             values = array.values if "level" in array.dims else np.expand_dims(array.values, axis=-3)
-            values = values if "time" in array.dims else values[None]
+            if self.waves:
+                values = values.reshape(-1, *values.shape[-3:])
+            elif "time" not in array.dims:
+                values = values[None]
             levels = block["level"].values.tolist() if "level" in array.dims else [None]
             for position, level in enumerate(levels):
                 channel = str(Channel(str(name), level))
@@ -262,12 +274,14 @@ class Auditor:
             "sum": float((present @ weights).sum()),
             "weight": float(total_weight.sum()),
             "sums": [zlib.crc32(np.ascontiguousarray(step).data) for step in flat],
-            "north_minus_south": _hemispheres(name, level, fields, self.dataset["latitude"].values),
+            "north_minus_south": None if self.waves else _hemispheres(name, level, fields, self.dataset["latitude"].values),
         }
 
     def result(self, data_hash: str | None = None, store: str | None = None) -> Audit:
         """Put the reports of all blocks together."""
-        times = self.dataset["time"].values if "time" in self.dataset.dims else np.array([], "datetime64[ns]")
+        times = np.array([], "datetime64[ns]")
+        if "time" in self.dataset.dims and not self.waves:
+            times = self.dataset["time"].values
         channels: list[FieldSummary] = []
         findings = self.metadata_findings()
         for channel, parts in self._by_channel().items():
@@ -278,12 +292,15 @@ class Auditor:
         if len(expver) > 1:
             counted = ", ".join(f"{count} steps of {version}" for version, count in expver.items())
             findings.append(Finding("expver", f"final ERA5 (0001) and preliminary ERA5T (0005) are mixed: {counted}"))
+        seconds = self.dataset["time"].values if self.waves else None
         return Audit(
             sources=self.sources,
-            span=(_text(times[0]), _text(times[-1])) if times.size else None,
-            steps=int(times.size),
+            span=_span(times if seconds is None else seconds),
+            steps=int(times.size if seconds is None else seconds.size),
             step_hours=_hours(np.unique(np.diff(np.unique(times)))[0]) if times.size > 1 else None,
-            grid=grid_text(self.dataset),
+            step_seconds=float(seconds[1] - seconds[0]) if seconds is not None else None,
+            samples=self.dataset.sizes.get("sample"),
+            grid=_plane_text(self.dataset) if self.waves else grid_text(self.dataset),
             expver=expver,
             channels=channels,
             findings=findings,
@@ -312,6 +329,8 @@ class Auditor:
         weight = sum(part["weight"] for part in parts)
         static = "time" not in self.dataset[name].dims
         when = np.full(1, np.datetime64("NaT")) if static else times
+        if self.waves:
+            when = self._moments(static)
         whole = missing == points
         seen = ~whole
         summary = FieldSummary(
@@ -353,6 +372,11 @@ class Auditor:
             message = "looks upside down: what is known of its northern and southern hemisphere is found the other way round"
             found.append(Finding("upside_down", f"{channel} {message}", channel, accepted="upside_down" in self.allow))
         return summary, found
+
+    def _moments(self, static: bool) -> NDArray[Any]:
+        """What to call every field of a wave variable: its sample, and its time."""
+        moments = [""] if static else [f" at {time:g} s" for time in self.dataset["time"].values]
+        return np.array([f"sample {sample}{moment}" for sample in self.dataset["sample"].values for moment in moments])
 
     def _versions(self) -> dict[str, int]:
         if "expver" not in self.dataset.coords:
@@ -449,7 +473,7 @@ def _finding(
     note: bool = False,
     count: int | None = None,
 ) -> Finding:
-    listed = tuple(_text(time) for time in times[:_LISTED_TIMES] if not np.isnat(time))
+    listed = tuple(_text(time) for time in times[:_LISTED_TIMES] if times.dtype.kind == "U" or not np.isnat(time))
     more = f" and {len(times) - len(listed)} more" if listed and len(times) > len(listed) else ""
     when = f" at {', '.join(listed[:3])}{more if len(listed) <= 3 else f' and {len(times) - 3} more'}" if listed else ""
     subject = f"{variable} " if variable else ""
@@ -476,6 +500,8 @@ def _is_global(latitude: NDArray[np.floating], longitude: NDArray[np.floating]) 
 
 def _start(block: xr.Dataset) -> int:
     """First time of a block in ns; static fields come before every time, though the time axis may lie beside them."""
+    if "sample" in block.dims:
+        return int(block["sample"].values[0])
     if not any("time" in array.dims for array in block.data_vars.values()):
         return -(2**63)
     return int(block["time"].values[0].astype("datetime64[ns]").astype("int64"))
@@ -485,5 +511,18 @@ def _hours(step: np.timedelta64) -> float:
     return float(step / np.timedelta64(1, "h"))
 
 
-def _text(time: np.datetime64) -> str:
-    return str(np.datetime_as_string(time, "m"))
+def _text(time: Any) -> str:
+    return str(np.datetime_as_string(time, "m")) if isinstance(time, np.datetime64) else f"{time}"
+
+
+def _span(times: NDArray[Any]) -> tuple[str, str] | None:
+    """First and last date to the minute, or second."""
+    if not times.size:
+        return None
+    first, last = (_text(end) if times.dtype.kind == "M" else f"{end:g} s" for end in times[[0, -1]])
+    return first, last
+
+
+def _plane_text(dataset: xr.Dataset) -> str:
+    y, x = dataset["y"].values, dataset["x"].values
+    return f"{y.size} x {x.size}, y {y[0]:g} to {y[-1]:g} m, x {x[0]:g} to {x[-1]:g} m"

@@ -30,4 +30,7 @@ def audit_table(audit: Audit) -> RenderableType:
 def _overview(audit: Audit) -> str:
     span = f"{audit.span[0]} to {audit.span[1]}" if audit.span else "no time"
     step = f", every {audit.step_hours:g} h" if audit.step_hours else ""
-    return f"{audit.steps} times, {span}{step}; grid {audit.grid}"
+    if audit.step_seconds:
+        step = f", every {audit.step_seconds:g} s"
+    samples = f"{audit.samples} samples of " if audit.samples else ""
+    return f"{samples}{audit.steps} times, {span}{step}; grid {audit.grid}"

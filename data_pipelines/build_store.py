@@ -2,12 +2,14 @@
 
     python -m data_pipelines.build_store source=PATH_OR_URL[,...] out=STORE
 
-`source=sample` is the shipped ERA5 sample, `source=simulated` a simulated atmosphere of `simulated.months` months.
+`source=sample` is the shipped ERA5 sample, `source=simulated` a simulated atmosphere of `simulated.months` months,
+`source=finite_element_waves` a wave store of `waves.samples` simulations, spread as `dask` says.
 Every setting is listed in configs/data_pipelines/build_store.yaml.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,10 +24,12 @@ from data_pipelines.combine import Join
 from data_pipelines.locations import beside
 from data_pipelines.sample import sample_sources
 from data_pipelines.sources import Selection
+from data_pipelines.sources.finite_element_waves import WaveConfig
 from data_pipelines.sources.simulated_atmosphere import SimulationConfig, simulate
 from data_pipelines.standardise import SourceError
+from data_pipelines.wave_ensemble import DaskConfig, build_wave_store
 
-SAMPLE, SIMULATED = "sample", "simulated"
+SAMPLE, SIMULATED, WAVES = "sample", "simulated", "finite_element_waves"
 
 
 @dataclass
@@ -52,10 +56,16 @@ class BuildStoreConfig:
     restart: bool = False
     simulated: SimulationConfig = field(default_factory=SimulationConfig)
     simulated_folder: str | None = None
+    waves: WaveConfig = field(default_factory=WaveConfig)
+    dask: DaskConfig = field(default_factory=DaskConfig)
 
     def __post_init__(self) -> None:
         if not self.source:
-            raise SourceError("source is empty; give a path, a URL, a folder or a glob, or sample, or simulated.")
+            raise SourceError(
+                "source is empty; give a path, a URL, a folder or a glob, or sample, simulated or finite_element_waves."
+            )
+        if WAVES in self.source and len(self.source) > 1:
+            raise SourceError(f"source {WAVES} makes a store of its own kind and stands alone; got {self.source}.")
         if self.join not in ("exact", "inner"):
             raise SourceError(f"join must be exact or inner; got {self.join!r}.")
 
@@ -80,6 +90,8 @@ def build(config: BuildStoreConfig, console: Console) -> Audit:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        if config.source == [WAVES] and not Path(WAVES).exists():
+            return _build_waves(config, bar)
         sources = _sources(config, bar)
         task = bar.add_task("time steps", total=None)
         return build_analysis_store(
@@ -89,6 +101,22 @@ def build(config: BuildStoreConfig, console: Console) -> Audit:
             config.recipe(),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+
+
+def _build_waves(config: BuildStoreConfig, bar: Progress) -> Audit:
+    for chatty in ("skfem", "distributed"):  # Hydra shows what they note at level INFO
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    task = bar.add_task("simulations", total=config.waves.samples)
+    return build_wave_store(
+        config.waves,
+        config.out,
+        dask=config.dask,
+        compression=config.compression,
+        allow=config.allow,
+        attributes=config.attributes,
+        restart=config.restart,
+        progress=lambda done, total: bar.update(task, completed=done, total=total),
+    )
 
 
 def _sources(config: BuildStoreConfig, bar: Progress) -> list[str | Path]:
@@ -114,6 +142,8 @@ def main(config: BuildStoreConfig) -> str:
     report = build(config, console)
     console.print(audit_table(report))
     where = beside(config.out, ".audit.json")
+    if report.samples:
+        return f"Built {config.out}: {report.samples} samples of {report.steps} time steps; audit in {where}"
     return f"Built {config.out}: {report.steps} time steps of {len(report.channels)} fields; audit in {where}"
 
 

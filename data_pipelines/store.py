@@ -185,6 +185,7 @@ def write_sample_coordinates(path: str | Path, values: Mapping[str, xr.DataArray
                 dimension_names=("sample",),
                 attributes={str(key): _plain(value) for key, value in array.attrs.items()},
                 compressors=None,
+                overwrite=True,  # by a run that was killed while it finished
             )
             stored[:] = array.values
     with writing(path):

@@ -57,7 +57,7 @@ def test_version_is_said_once_and_everywhere_the_same():
 
 
 def test_extras_are_choices_of_run_time_only():
-    extras = {"gpu-cuda12", "gpu-cuda13", "cluster", "grib", "simulation", "mixture", "cloud", "notebooks"}
+    extras = {"gpu-cuda12", "gpu-cuda13", "cluster", "grib", "simulation", "waves", "geometry", "mixture", "cloud", "notebooks"}
     assert set(PROJECT["project"]["optional-dependencies"]) == extras
     assert set(PROJECT["dependency-groups"]) == {"test", "docs", "dev"}
 

@@ -14,7 +14,7 @@ from configs.compose import compose
 from data_pipelines import build_store
 from data_pipelines.build_store import BuildStoreConfig
 from data_pipelines.sources.simulated_atmosphere import SimulationConfig
-from data_pipelines.store import open_analysis
+from data_pipelines.store import open_analysis, open_waves
 from tests.helpers.raw_layouts import cds_new
 
 Command = Callable[..., tuple[int, str, str]]
@@ -66,6 +66,9 @@ def test_sample_from_the_command_line(command: Command, tmp_path: Path) -> None:
             "which cannot become 'K'",
         ),
         (("source=simulated", "out=a.zarr", "simulated.months=0"), "months must be at least 1"),
+        (("source=finite_element_waves", "out=a.zarr", "waves.degree=3"), "waves.degree must be 1 or 2; got 3"),
+        (("source=finite_element_waves", "out=a.zarr", "dask.workers=0"), "dask.workers must be at least 1; got 0"),
+        (("source=finite_element_waves,sample", "out=a.zarr"), "source finite_element_waves makes a store of its own kind"),
     ],
 )
 def test_refusal_is_one_line(command: Command, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -114,3 +117,14 @@ def test_settings_in_yaml_are_the_defaults_in_code() -> None:
     assert config.selection() == plain.selection()
     assert config.recipe() == plain.recipe()
     assert config.simulated == plain.simulated
+    assert config.waves == plain.waves
+    assert config.dask == plain.dask
+
+
+def test_finite_element_waves_are_a_source(command: Command) -> None:
+    settings = ("waves.samples=2", "waves.rows=8", "waves.columns=8", "waves.frames=3", "waves.cells=16")
+    code, out, err = command("source=finite_element_waves", "out=w.zarr", *settings)
+    assert code == 0, err
+    assert out == "Built w.zarr: 2 samples of 3 time steps; audit in w.zarr.audit.json\n"
+    assert "2 samples of 3 times, 0 s to 0.04 s, every 0.02 s; grid 8 x 8" in " ".join(err.split())
+    assert open_waves("w.zarr")["displacement"].shape == (2, 3, 8, 8)
