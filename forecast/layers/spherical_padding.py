@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def pad_sphere(
-    x: Float[Tensor, "batch channel lat lon"],
+    x: Float[Tensor, "batch channel *time lat lon"],
     north: int,
     west: int,
     *,
@@ -18,7 +18,7 @@ def pad_sphere(
     east: int | None = None,
     has_poles: bool,
     odd_channels: Float[Tensor, " channel"] | None = None,
-) -> Float[Tensor, "batch channel padded_lat padded_lon"]:
+) -> Float[Tensor, "batch channel *time padded_lat padded_lon"]:
     """Extend a global field beyond its edges: around in longitude, over the poles in latitude.
 
     The row beyond a pole is the row on this side of it, half-way around the globe.
