@@ -4,8 +4,8 @@ The kernel of every output channel is a sum of R rank-one terms (a canonical pol
 
     W[o, c, h, w] = sum over r of  channel[r, o, c] * height[r, o, h] * width[r, o, w],
 
-so that the convolution is R chains of one-way filters: a 1x1 convolution across channels, then one filter per channel along each
-axis. The filters themselves are learned; there is no decomposition after training. A kernel over one input channel (a
+so that the convolution is R chains of one-way filters: a 1x1 convolution across channels, then one filter per channel along
+each axis. The filters themselves are learned; there is no decomposition after training. A kernel over one input channel (a
 depthwise filter) is two-way and has no channel filter.
 
 That kernels are replaced by one-way filters before training is the idea of Boukraichi, Akkari, Casenave and Ryckelynck
@@ -60,7 +60,9 @@ class _CompressedConv(nn.Module):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}.")
         if in_channels % groups or out_channels % groups:
-            raise ValueError(f"groups must divide in_channels and out_channels; got {groups} for {in_channels} and {out_channels}.")
+            raise ValueError(
+                f"groups must divide in_channels and out_channels; got {groups} for {in_channels}, {out_channels}."
+            )
         self.in_channels, self.out_channels, self.terms, self.groups = in_channels, out_channels, terms, groups
         self.kernel_size = per_axis("kernel_size", kernel_size, self.axes)
         self.stride = per_axis("stride", stride, self.axes)
@@ -151,8 +153,8 @@ class _CompressedConv(nn.Module):
         """Approximate a dense convolution by `terms` chains for each of its kernels.
 
         Two-way kernels (one input channel per group and two axes, or any kernel that is longer than 1 along two ways only)
-        are approximated by their truncated singular value decomposition, which no other `terms` chains beat. Others are fitted by
-        alternating least squares, which may end in a local optimum. `approximation_error` of the result is what is
+        are approximated by their truncated singular value decomposition, which no other `terms` chains beat. Others are fitted
+        by alternating least squares, which may end in a local optimum. `approximation_error` of the result is what is
         left: |W - its W| / |W| (Frobenius norm over all kernels, 0 for a dense weight of zeros).
 
         Parameters
@@ -174,15 +176,16 @@ class _CompressedConv(nn.Module):
                 f"dense must be a convolution over {cls.axes} axes, not transposed; got {type(dense).__name__}. "
                 f"Use {'CompressedConv3d' if cls.axes == 2 else 'CompressedConv2d'} for the other number of axes."
             )
-        own = isinstance(dense, DenseConv2d | DenseConv3d)
-        edges = dense.edges if own else Padding(dense.padding_mode)
+        edges, reach = Padding(dense.padding_mode), None
+        if isinstance(dense, DenseConv2d | DenseConv3d):
+            edges, reach = dense.edges, dense.reach
         layer = cls(
             dense.in_channels, dense.out_channels, dense.kernel_size, terms=terms, stride=dense.stride,
-            padding=0 if own else dense.padding, dilation=dense.dilation, groups=dense.groups,
+            padding=dense.padding if reach is None else 0, dilation=dense.dilation, groups=dense.groups,
             bias=dense.bias is not None, padding_mode=edges.mode, has_poles=edges.has_poles,
         ).to(dense.weight.device, dense.weight.dtype)  # fmt: skip
-        if own:
-            layer.reach = dense.reach
+        if reach is not None:
+            layer.reach = reach
         kernels = dense.weight.squeeze(1) if layer.channel_filter is None else dense.weight
         factors = decompose(kernels, terms, sweeps=sweeps, seed=seed)
         if layer.channel_filter is not None:
@@ -279,7 +282,7 @@ class CompressedConv3d(_CompressedConv):
     dense = DenseConv3d
 
 
-class CompressedPointwise(nn.Sequential):
+class CompressedPointwise(nn.Module):
     """A 1x1 convolution through `rank` channels: the two-way matrix of a dense layer as two one-way filters.
 
     rank (C + O) + O numbers in place of C O + O. Without a non-linearity between them the two are one matrix of that rank.
@@ -296,18 +299,23 @@ class CompressedPointwise(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, rank: int, *, bias: bool = True) -> None:
         if not 1 <= rank <= min(in_channels, out_channels):
-            raise ValueError(f"rank must lie in 1..{min(in_channels, out_channels)}, the smaller number of channels; got {rank}.")
-        super().__init__(nn.Conv2d(in_channels, rank, 1, bias=False), nn.Conv2d(rank, out_channels, 1, bias=bias))
-        narrow, wide = self[0].weight, self[1].weight
-        nn.init.orthogonal_(narrow)  # keeps the variance of white input through the narrow field
-        nn.init.normal_(wide, std=1 / math.sqrt(rank))
-        if bias:
-            nn.init.zeros_(self[1].bias)
+            raise ValueError(f"rank must lie in 1..{min(in_channels, out_channels)}, the fewer channels; got {rank}.")
+        super().__init__()
+        self.narrow = nn.Conv2d(in_channels, rank, 1, bias=False)
+        self.wide = nn.Conv2d(rank, out_channels, 1, bias=bias)
+        nn.init.orthogonal_(self.narrow.weight)  # keeps the variance of white input through the narrow field
+        nn.init.normal_(self.wide.weight, std=1 / math.sqrt(rank))
+        if self.wide.bias is not None:
+            nn.init.zeros_(self.wide.bias)
+
+    def forward(self, x: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, "batch out lat lon"]:
+        """Mix channels through the narrow field."""
+        return self.wide(self.narrow(x))
 
     @classmethod
     @torch.no_grad()
     def from_dense(cls, dense: nn.Conv2d, rank: int) -> CompressedPointwise:
-        """The nearest matrix of this rank (singular value decomposition); `approximation_error` is relative, as in `CompressedConv2d`.
+        """The nearest matrix of this rank (singular values); `approximation_error` is as in `CompressedConv2d`.
 
         Raises
         ------
@@ -315,14 +323,16 @@ class CompressedPointwise(nn.Sequential):
             If `dense` is not a plain 1x1 convolution.
         """
         if dense.kernel_size != (1, 1) or dense.groups != 1 or dense.stride != (1, 1) or dense.padding not in ((0, 0), "same"):
-            raise ValueError(f"dense must be a 1x1 convolution without groups, stride or padding; got {dense}. Use CompressedConv2d.")
+            raise ValueError(
+                f"dense must be a 1x1 convolution without groups, stride, padding; got {dense}. Use CompressedConv2d."
+            )
         layer = cls(dense.in_channels, dense.out_channels, rank, bias=dense.bias is not None)
         layer = layer.to(dense.weight.device, dense.weight.dtype)
         left, values, right = torch.linalg.svd(dense.weight[:, :, 0, 0].double(), full_matrices=False)
-        layer[0].weight.copy_(right[:rank, :, None, None])
-        layer[1].weight.copy_((left * values)[:, :rank, None, None])
-        if dense.bias is not None:
-            layer[1].bias.copy_(dense.bias)
+        layer.narrow.weight.copy_(right[:rank, :, None, None])
+        layer.wide.weight.copy_((left * values)[:, :rank, None, None])
+        if layer.wide.bias is not None and dense.bias is not None:
+            layer.wide.bias.copy_(dense.bias)
         total = float(values.norm())
         layer.approximation_error = float(values[rank:].norm()) / total if total else 0.0
         return layer
@@ -330,11 +340,11 @@ class CompressedPointwise(nn.Sequential):
     @torch.no_grad()
     def to_dense(self) -> nn.Conv2d:
         """The 1x1 convolution that computes the same function (to rounding), with weights of its own."""
-        narrow, wide = self[0], self[1]
+        narrow, wide = self.narrow, self.wide
         dense = nn.Conv2d(narrow.in_channels, wide.out_channels, 1, bias=wide.bias is not None)
         dense = dense.to(narrow.weight.device, narrow.weight.dtype)
         dense.weight.copy_((wide.weight[:, :, 0, 0] @ narrow.weight[:, :, 0, 0])[:, :, None, None])
-        if dense.bias is not None:
+        if dense.bias is not None and wide.bias is not None:
             dense.bias.copy_(wide.bias)
         return dense
 
@@ -344,5 +354,5 @@ class CompressedPointwise(nn.Sequential):
 
     def flop_count(self, *grid: int, batch: int = 1) -> int:
         """Multiplications and additions on a grid of this size, as torch.utils.flop_counter counts them."""
-        narrow, wide = self[0], self[1]
+        narrow, wide = self.narrow, self.wide
         return 2 * batch * math.prod(grid) * narrow.out_channels * (narrow.in_channels + wide.out_channels)

@@ -13,7 +13,7 @@ RIDGE = 1e-12  # on the diagonal of products of unit vectors: keeps terms that b
 
 
 def decompose(
-    kernels: Float[Tensor, "kernel *ways"], terms: int, *, sweeps: int = 200, seed: int = 0
+    kernels: Float[Tensor, kernel * ways], terms: int, *, sweeps: int = 200, seed: int = 0
 ) -> list[Float[Tensor, "term kernel size"]]:
     """Approximate every kernel by a sum of `terms` outer products; returns the vectors, way by way.
 
@@ -47,7 +47,7 @@ def decompose(
 
 
 def _from_singular_values(core: Tensor, terms: int) -> list[Tensor]:
-    """The truncated decomposition of matrices (kernel, m, n): no other sum of so many terms is nearer (Eckart and Young, 1936)."""
+    """The truncated decomposition of matrices (kernel, m, n): no other so many terms are nearer (Eckart and Young, 1936)."""
     left, values, right = torch.linalg.svd(core, full_matrices=False)
     kept = min(terms, values.shape[1])
     pairs = [(left * values[:, None])[..., :kept], right.transpose(1, 2)[..., :kept]]
@@ -68,7 +68,11 @@ def _from_least_squares(core: Tensor, terms: int, sweeps: int, seed: int) -> lis
                 vectors[way] = _solve(core, vectors[:way] + vectors[way + 1 :], way)
         error = (compose(vectors) - core).flatten(1).norm(dim=1)
         better = error < least
-        best = vectors if not best else [torch.where(better[:, None, None], new, old) for new, old in zip(vectors, best, strict=True)]
+        best = (
+            vectors
+            if not best
+            else [torch.where(better[:, None, None], new, old) for new, old in zip(vectors, best, strict=True)]
+        )
         least = torch.minimum(least, error)
     return best
 
@@ -102,7 +106,7 @@ def _unfold(core: Tensor, way: int) -> Tensor:
     return core.movedim(way + 1, 1).flatten(2)
 
 
-def compose(vectors: list[Float[Tensor, "kernel size term"]]) -> Float[Tensor, "kernel *ways"]:
+def compose(vectors: list[Float[Tensor, "kernel size term"]]) -> Float[Tensor, kernel * ways]:
     """Sum of outer products of vectors with the term last."""
     letters = "abcdefg"[: len(vectors)]
     return torch.einsum(",".join(f"k{letter}r" for letter in letters) + f"->k{letters}", *vectors)
@@ -113,4 +117,7 @@ def _balanced(vectors: list[Tensor]) -> list[Tensor]:
     lengths = [vector.norm(dim=1, keepdim=True) for vector in vectors]
     size = torch.stack(lengths).prod(dim=0)
     share = size ** (1 / len(vectors))
-    return [torch.where(size > 0, vector / length.clamp_min(SMALLEST) * share, 0.0) for vector, length in zip(vectors, lengths, strict=True)]
+    return [
+        torch.where(size > 0, vector / length.clamp_min(SMALLEST) * share, 0.0)
+        for vector, length in zip(vectors, lengths, strict=True)
+    ]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -24,8 +23,8 @@ class Padding:
     Parameters
     ----------
     mode
-        "zeros", "circular", "reflect", "replicate" as in `torch.nn.Conv2d`, or "sphere": the last axis around the globe, the last
-        but one over the poles (`pad_sphere`), axes before them with zeros.
+        "zeros", "circular", "reflect", "replicate" as in `torch.nn.Conv2d`, or "sphere": the last axis around the globe, the
+        last but one over the poles (`pad_sphere`), axes before them with zeros.
     has_poles
         With "sphere": whether the first and the last row are the poles themselves.
     """
@@ -108,8 +107,8 @@ def pad_axis(x: Float[Tensor, "batch channel *grid"], axis: int, before: int, af
     limit = x.shape[axis] - (edges.mode == "reflect")
     if edges.mode != "replicate" and max(before, after) > limit:
         raise ValueError(
-            f"padding {max(before, after)} with mode {edges.mode} does not fit an axis of {x.shape[axis]} points; use a smaller "
-            "kernel or a finer grid."
+            f"padding {max(before, after)} with mode {edges.mode} does not fit an axis of {x.shape[axis]} points; use a "
+            "smaller kernel or a finer grid."
         )
     return F.pad(x, amounts, mode=edges.mode)
 
