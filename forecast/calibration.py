@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -92,7 +93,7 @@ def load_moments(folders: Sequence[str], steps: int) -> list[Moments]:
     Raises
     ------
     ValueError
-        If a folder has none, or they are for another number of steps.
+        If a folder has none, they are damaged, or they are for another number of steps.
     """
     parts = []
     for folder in folders:
@@ -101,7 +102,10 @@ def load_moments(folders: Sequence[str], steps: int) -> list[Moments]:
             raise ValueError(
                 f"calibration_from must name folders of trainings with calibrate=true; {folder} has no {FILE}. Train it so."
             )
-        parts.append(load_file(path)["moments"])
+        try:
+            parts.append(load_file(path)["moments"])
+        except (SafetensorError, KeyError) as error:
+            raise ValueError(f"{path} is damaged or holds no moments ({error}). Train with calibrate=true again.") from error
         if len(parts[-1]) != steps:
             raise ValueError(
                 f"calibration_from must name trainings that were calibrated for {steps} steps; {folder} was for "

@@ -31,6 +31,7 @@ from forecast.requirements import Requirements
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "checkpoint.json"
 FORMAT_VERSION = 1
+LARGEST_HEADER = 100_000_000  # bytes of names and shapes; the limit of safetensors
 
 # Networks that a checkpoint may name, and the module of each. A name that is not here is refused, never imported.
 MODELS = {"PuYun": "forecast.puyun"}
@@ -240,6 +241,7 @@ def code_version() -> str:
 
 def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
     try:
+        _check_header(path)
         data = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"weights {path} cannot be read ({error.strerror}). Copy the checkpoint again.") from error
@@ -253,6 +255,18 @@ def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
             "another checkpoint. Copy both files again."
         )
     return weights
+
+
+def _check_header(path: Path) -> None:
+    """Refuse what cannot be safetensors before it is in memory: the first 8 bytes of one say how long its header is."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    size = path.stat().st_size
+    if not 2 <= length <= min(LARGEST_HEADER, size - 8):
+        raise CheckpointError(
+            f"weights {path} are damaged (of {size} bytes the header claims {length}: no safetensors file, a pickle perhaps; "
+            "nothing more of it was read). Copy the checkpoint again."
+        )
 
 
 def _check_weights(folder: str | Path, weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import warnings
 import zipfile
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import xarray as xr
 
@@ -42,16 +42,28 @@ def unpack(path: Path) -> list[Path]:
     Raises
     ------
     SourceError
-        If the file is damaged or empty.
+        If the file is damaged or empty, or a member's name leads out of the folder; then nothing is unpacked.
     """
     folder = Path(tempfile.mkdtemp(prefix="skysolve_unpacked_"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:
         with zipfile.ZipFile(path) as archive:
             names = [info for info in archive.infolist() if not info.is_dir()]
+            _refuse_leading_out(path, names)
             members = [Path(archive.extract(info, folder)) for info in names]
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
         raise SourceError(f"{path} is a truncated or damaged ZIP file ({error}). Download it again.") from error
     if not members:
         raise SourceError(f"{path} is a ZIP file that holds no file.")
     return sorted(members)
+
+
+def _refuse_leading_out(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Windows' rules also know POSIX's separator and root, so that a name means the same on every system."""
+    for member in members:
+        name = PureWindowsPath(member.filename)
+        if name.anchor or ".." in name.parts:
+            raise SourceError(
+                f"{path} holds a member called {member.filename!r}, which leads out of the folder that it is unpacked into; "
+                "nothing was unpacked. The Climate Data Store makes no such file: download it again from there."
+            )
