@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -36,6 +37,25 @@ def singular_pools(first: np.ndarray, second: np.ndarray, held: np.ndarray) -> P
         return Pools(np.zeros(0, np.int64), 0, np.zeros(0, np.int64))
     graph = coo_array((np.ones(first.size, np.int8), (first, second)), shape=(n, n))
     count, label = connected_components(graph, directed=False)
+    return _without_held(count, label, held)
+
+
+def singular_pools_of_flags(fluid: np.ndarray, held: np.ndarray) -> Pools:
+    """`singular_pools` where every face between two fluid cells is open and no axis is periodic: no list of faces is needed.
+
+    Parameters
+    ----------
+    fluid
+        bool, the grid.
+    held
+        For each fluid cell in C order, whether one of its faces is open to a Dirichlet value.
+    """
+    label, count = scipy.ndimage.label(fluid)
+    return _without_held(count, label[fluid] - 1, held)
+
+
+def _without_held(count: int, label: np.ndarray, held: np.ndarray) -> Pools:
+    """The components that hold no cell of `held`, numbered anew."""
     is_held = np.zeros(count, bool)
     is_held[label[held]] = True
     number = np.where(is_held, -1, np.cumsum(~is_held) - 1)

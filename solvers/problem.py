@@ -13,7 +13,7 @@ from scipy.sparse.linalg import LinearOperator
 from gpu.backend import library_of, namespace
 from solvers.boundary import NEUMANN, PERIODIC, BoundaryArgument, box_sides
 from solvers.cells import AIR, FLUID, SOLID
-from solvers.components import Pools, remove_means, singular_pools
+from solvers.components import Pools, remove_means, singular_pools, singular_pools_of_flags
 from solvers.faces import along, beyond, checked_faces, open_faces
 
 
@@ -181,10 +181,12 @@ class PoissonProblem:
     @cached_property
     def pools(self) -> Pools:
         """The pools of fluid that no Dirichlet value holds; isolated cells are pools of one."""
-        first, second, weight = self._links
-        inner = np.bincount(first, weight, self.n) + np.bincount(second, weight, self.n)
-        diagonal = _on_host(self.to_vector(self.diagonal))
-        pools = singular_pools(first, second, diagonal - inner - self._wrapped > 1e-9 * diagonal)
+        held = _on_host(self.to_vector(self.apply(self.fluid) > 1e-9 * self.diagonal))  # rows whose sum is not zero
+        if self.has_plain_faces and not any(PERIODIC in kinds for kinds in self.sides):
+            pools = singular_pools_of_flags(_on_host(self.fluid), held)
+        else:
+            first, second, _ = self._links
+            pools = singular_pools(first, second, held)
         return Pools(self.xp.asarray(pools.label), pools.number, self.xp.asarray(pools.sizes))
 
     @cached_property

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.sparse.csgraph import connected_components
 
 from solvers import AIR, FLUID, SOLID, PoissonProblem, solve
 from tests.solvers.geometries import BOUNDARIES, random_problem
@@ -90,6 +91,27 @@ def test_pools_are_those_without_a_dirichlet_value():
     r = problem.compatible(np.arange(1.0, problem.n + 1))
     assert abs(problem.to_grid(r)[1:3].sum()) < 1e-12
     assert problem.to_grid(r)[7, 2] == 0
+
+
+@pytest.mark.parametrize("shape", [(9, 12, 10), (15, 11)])
+@pytest.mark.parametrize("boundary", ["dirichlet", "neumann", "tank", "periodic"])
+def test_pools_of_flags_are_the_components_whose_rows_sum_to_zero(boundary, shape):
+    """Those of the matrix' graph: coefficients of 1 on every face describe the same problem and take the way over faces."""
+    rng = np.random.default_rng(3)
+    cells = rng.choice(np.array([FLUID, SOLID, AIR], np.uint8), shape, p=[0.35, 0.6, 0.05])
+    kinds = BOUNDARIES[boundary]
+    kinds = kinds if isinstance(kinds, str) else kinds[-len(shape) :]
+    plain = PoissonProblem(cells, 0.5, boundary=kinds)
+    ones = [np.ones(tuple(n + (a == b) for b, n in enumerate(shape))) for a in range(len(shape))]
+    listed = PoissonProblem(cells, 0.5, boundary=kinds, coefficients=ones)
+    assert plain.pools.number == listed.pools.number > (0 if boundary == "dirichlet" else 1)
+    assert np.array_equal(plain.pools.label, listed.pools.label)
+    assert np.array_equal(plain.pools.sizes, listed.pools.sizes)
+    inside = plain.pools.label >= 0
+    count, component = connected_components(plain.matrix(), directed=False)
+    assert len(set(component[inside])) == plain.pools.number
+    sums = np.abs(np.bincount(component, plain.matrix().sum(axis=1), count)) < 1e-9
+    assert np.array_equal(inside, sums[component])
 
 
 def test_vectors_and_grids_turn_into_each_other():

@@ -1,0 +1,73 @@
+"""Print the tables of `poisson.md` from the stored benchmark; a test holds the page to them.
+
+python docs/poisson_tables.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+STORED = Path(__file__).parents[1] / "benchmarks" / "results" / "poisson.json"
+
+
+def seconds(result: dict[str, Any]) -> list[str]:
+    """Set-up, first solve (smooth), iterations; the fastest total of a scene in bold."""
+    kinds = list(dict.fromkeys(row["kind"] for row in result["rows"]))
+    lines = ["| cells, scene | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 1) + "|"]
+    for n, scene in dict.fromkeys((row["n"], row["scene"]) for row in result["rows"]):
+        found = {row["kind"]: row for row in result["rows"] if (row["n"], row["scene"]) == (n, scene)}
+        solved = [_total(row) for row in found.values() if row["smooth"]["converged"]]
+        cells = [_cell(found.get(kind), min(solved)) for kind in kinds]
+        lines.append(f"| {n}³ {scene.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def settings(result: dict[str, Any]) -> list[str]:
+    """Solve time by sweeps and relaxation where fine and coarse levels agree."""
+    rows = [row for row in result["settings"] if _same(row, "sweeps") and _same(row, "over")]
+    scenes = list(rows[0]["share"])
+    lines = [
+        "| sweeps | relaxation | median | " + " | ".join(scene.replace("_", " ") for scene in scenes) + " |",
+        "|---" * (len(scenes) + 3) + "|",
+    ]
+    for row in rows:
+        shares = " | ".join(f"{row['share'][scene]:.2f} ({row['iterations'][scene]})" for scene in scenes)
+        lines.append(f"| {row['sweeps_fine']} | {row['over_fine']} | {row['median_share']:.2f} | {shares} |")
+    return lines
+
+
+def machine(result: dict[str, Any]) -> list[str]:
+    """On what it was measured."""
+    made = result["machine"]
+    versions = ", ".join(f"{name} {made['versions'][name]}" for name in ("numpy", "scipy", "pyamg") if name in made["versions"])
+    missing = f" Not installed: {', '.join(result['not_installed'])}." if result["not_installed"] else ""
+    return [f"Measured on {made['cpu']}, {result['threads']} thread of {made['cores']}, {versions}, {made['date']}.{missing}"]
+
+
+def tables() -> str:
+    """All of them."""
+    result = json.loads(STORED.read_text())
+    return "\n\n".join("\n".join(make(result)) for make in (machine, seconds, settings))
+
+
+def _total(row: dict[str, Any]) -> float:
+    return row["set_up_seconds"] + row["smooth"]["seconds"]
+
+
+def _cell(row: dict[str, Any] | None, best: float) -> str:
+    if row is None:
+        return ""
+    text = f"{row['set_up_seconds']:.3f} + {row['smooth']['seconds']:.3f} ({row['smooth']['iterations']})"
+    if not row["smooth"]["converged"]:
+        return f"{text}, not solved"
+    return f"**{text}**" if _total(row) == best else text
+
+
+def _same(row: dict[str, Any], name: str) -> bool:
+    return row[f"{name}_fine"] == row[f"{name}_coarse"]
+
+
+if __name__ == "__main__":
+    print(tables())  # noqa: T201
