@@ -30,10 +30,9 @@ forecast: $(VENV)/.ready-to-forecast
 	@rm -rf "$(OUT)"
 	mkdir -p "$(OUT)"
 	run() { echo "+ python $$*"; "$(PY)" "$$@"; }
-	forecasts() { run -m forecast.run analysis="$(OUT)/analysis.zarr" start=$(START) end=$(END) every=6h lead=10d "$$@"; }
 	run -m data_pipelines.build_store source=sample out="$(OUT)/analysis.zarr"
-	forecasts out="$(OUT)/forecast.zarr"
-	forecasts out="$(OUT)/short.zarr" cascade=10d:short
+	run -m forecast.run analysis="$(OUT)/analysis.zarr" start=$(START) end=$(END) every=6h lead=10d \
+	    out="$(OUT)/forecast.zarr" "branches={$(OUT)/short.zarr:[10d:short]}"
 	run -m forecast.verify forecast="$(OUT)/forecast.zarr" truth="$(OUT)/analysis.zarr" out="$(OUT)/verification" \
 	    train="$(OUT)/analysis.zarr" train_span="$(TRAIN)" name=cascade short="$(OUT)/short.zarr"
 

@@ -185,8 +185,10 @@ def _nearest(key: str, config_class: type[Any]) -> str:
 
 
 def _as_override(argument: str, config_class: type[Any], lists: Sequence[str]) -> str:
-    """Spell an argument as Hydra wants it: `a,b` as a list, and a new entry of a field that is a dict."""
+    """Spell an argument as Hydra wants it: `a,b` as a list, and new entries of a field that is a dict."""
     key, equals, value = argument.partition("=")
+    if equals and key in _dict_fields(config_class):
+        return f"++{argument}"
     field, dot, item = key.partition(".")
     if equals and dot and field in _dict_fields(config_class):
         return f"++{argument}" if "." in item else f"++{field}={{{item}:{_quoted(value)}}}"

@@ -28,10 +28,15 @@ class Forecaster(Protocol):
         """
         ...
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether readers are shown something else than what is carried on to the next step."""
+        ...
+
     def calibrated(self, fields: Tensor, initial: Tensor, initial_time: np.ndarray, lead_hours: int, /) -> Tensor:
         """Correct the states at a lead time for their readers, given those at the initial times, (batch, channel, lat, lon).
 
-        What is carried on to the next step is the state before; a model without such statistics gives it back.
+        What is carried on to the next step is the state before; a model that is not calibrated gives it back.
         """
         ...
 

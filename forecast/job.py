@@ -1,9 +1,9 @@
-"""The batch job: forecasts from many initial times into one store, by this process or by many, resumed by what is missing."""
+"""The batch job: forecasts from many initial times into stores, by this process or by many, resumed by what is missing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,29 +13,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from data_pipelines.locations import is_url
 from forecast.exits import StopRequest, UnfinishedError, stop_on_signal, unfinished
-from forecast.forecast_store import (
-    check_same_job,
-    create_forecast_store,
-    forecast_store_exists,
-    missing_forecasts,
-    refuse_existing,
-    remove_leftovers,
-    writing_to,
-)
-from forecast.job_config import RunConfig, WorkersConfig
+from forecast.forecast_store import refuse_existing, writing_to
+from forecast.job_config import RunConfig
 from forecast.lease import lease
 from forecast.manifest import Journal, Manifest, runs_folder
-from forecast.stages import load_cascade
+from forecast.output import missing_from
 from forecast.work import Batch, Work
-
-__all__ = ["JobResult", "RunConfig", "WorkersConfig", "load_cascade", "run_forecasts"]
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a job did: forecasts in the store, how many of them this run made, their lead times; or only submitted."""
+    """What a job did: forecasts in each store, how many of them this run made, their lead times; or only submitted."""
 
     out: str | Path
+    branches: tuple[str, ...]
     forecasts: int
     made: int
     lead_hours: int
@@ -57,41 +48,48 @@ def run_forecasts(config: RunConfig) -> JobResult:
         If SIGTERM or SIGUSR1 came, or workers died too often; what is complete is kept.
     """
     if not config.resume:
-        refuse_existing(config.out)
+        for path in config.cascades:
+            refuse_existing(path)
     work = Work(config)
-    attributes = work.attributes()
+    attributes = {output.path: work.attributes(output) for output in work.outputs}
     folder = runs_folder(config.out, config.runs)
-    out = config.out if is_url(config.out) else Path(config.out)
-    with stop_on_signal() as stop:
+    with stop_on_signal() as stop, ExitStack() as leases:
         with writing_to(config.out):
             folder.mkdir(parents=True, exist_ok=True)
-        with lease(config.out, folder, stop.set):
-            _prepare_store(work, attributes)
-            batches = work.batches()
-            todo = sum(len(batch.wanted) for batch in batches)
-            facts = {"attributes": attributes, "initial_times": len(config.initial_times), "to_make": todo}
-            with writing_to(config.out):
-                manifest = Manifest(folder, config, facts)
-            made = _run(work, batches, folder, manifest, stop)
-            submitted = config.cluster == "slurm_array" and not config.workers.wait and todo > 0
-        forecasts = len(config.initial_times) * max(1, len(work.layout.members))
-        return JobResult(out, forecasts, made, work.layout.lead_hours[-1], manifest.path, submitted)
+        for path in config.cascades:
+            leases.enter_context(lease(path, _lock_folder(config, path), stop.set))
+        for output in work.outputs:
+            output.prepare(attributes[output.path])
+        batches = work.batches()
+        todo = sum(len(batch.wanted) for batch in batches)
+        stores = [{"path": path, "attributes": values} for path, values in attributes.items()]
+        facts = {"stores": stores, "initial_times": len(config.initial_times), "to_make": todo}
+        with writing_to(config.out):
+            manifest = Manifest(folder, config, facts)
+        made = _run(work, batches, folder, manifest, stop)
+        return JobResult(
+            out=config.out if is_url(config.out) else Path(config.out),
+            branches=tuple(config.branches),
+            forecasts=len(config.initial_times) * max(1, len(work.layout.members)),
+            made=made,
+            lead_hours=work.layout.lead_hours[-1],
+            manifest=manifest.path,
+            submitted=config.cluster == "slurm_array" and not config.workers.wait and todo > 0,
+        )
 
 
-def _prepare_store(work: Work, attributes: dict[str, Any]) -> None:
-    out = work.config.out
-    if forecast_store_exists(out):
-        check_same_job(out, work.layout, attributes)
-        remove_leftovers(out)
-    else:
-        create_forecast_store(out, work.layout, attributes, work.stage_names)
+def _lock_folder(config: RunConfig, path: str) -> Path:
+    """Where a store's lock lies: for `out` beside the manifest."""
+    if config.runs and path != config.out:
+        return Path(config.runs) / Path(path).name
+    return runs_folder(path, config.runs)
 
 
 def _run(work: Work, batches: Sequence[Batch], folder: Path, manifest: Manifest, stop: StopRequest) -> int:
     """Make the batches and note in the manifest how it went."""
     try:
         made = _spread(work, batches, folder, stop)
-        missing = len(missing_forecasts(work.config.out))
+        missing = len(missing_from(work.config.cascades))
         if missing and not (work.config.cluster == "slurm_array" and not work.config.workers.wait):
             forecasts = len(work.layout.initial_times) * max(1, len(work.layout.members))
             raise unfinished(stop.reason or "workers ended early", missing, forecasts)

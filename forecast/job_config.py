@@ -99,6 +99,9 @@ class RunConfig:
     cascade
         Stages in order, each UNTIL:CHECKPOINT, as in 5d:short or 10d:runs/medium; a single CHECKPOINT runs to `lead`.
         `short` and `medium` are the checkpoints that come with the package.
+    branches
+        More stores, each with the stages of a cascade of its own, as in {short.zarr:[10d:short]}: filled beside `out` by the
+        same job. Steps in which cascades begin alike are made once; every store has the bits of a job of its own.
     device
         auto (a GPU where there is one), cpu, cuda, cuda:1 ...
     precision
@@ -133,6 +136,7 @@ class RunConfig:
     every: str = "6h"
     lead: str = "10d"
     cascade: list[str] = field(default_factory=lambda: ["5d:short", "10d:medium"])
+    branches: dict[str, list[str]] = field(default_factory=dict)
     device: str = "auto"
     precision: str = "auto"
     threads: int = 0
@@ -158,10 +162,20 @@ class RunConfig:
             raise ForecastError(f"cluster must be one of {', '.join(CLUSTERS)}; got {self.cluster!r}.")
         if self.buffer_gigabytes < 0:
             raise ForecastError(f"buffer_gigabytes must not be negative; got {self.buffer_gigabytes}.")
-        if not self.cascade:
-            raise ForecastError("cascade is empty; give at least one checkpoint, as in cascade=5d:short,10d:medium.")
+        for out, stages in self.cascades.items():
+            if not stages:
+                raise ForecastError(
+                    f"the cascade of {out} is empty; give at least one checkpoint, as in cascade=5d:short,10d:medium."
+                )
+        if self.out in self.branches:
+            raise ForecastError(f"branches must name other stores than out; got {self.out} in both.")
         if self.cluster != "local":
             self.threads = self.threads or 1  # workers share the cores of a machine
+
+    @property
+    def cascades(self) -> dict[str, list[str]]:
+        """The stages of every store that the job fills, `out` first."""
+        return {self.out: self.cascade} | self.branches
 
     @property
     def start_time(self) -> np.datetime64:

@@ -108,7 +108,7 @@ def without_secrets(value: Any) -> Any:
     if isinstance(value, str):
         return redacted(value)
     if isinstance(value, Mapping):
-        return {key: without_secrets(item) for key, item in value.items()}
+        return {without_secrets(key): without_secrets(item) for key, item in value.items()}
     return [without_secrets(item) for item in value] if isinstance(value, list | tuple) else value
 
 

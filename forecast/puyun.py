@@ -258,6 +258,11 @@ class PuYun(nn.Module):
         """The state one step after the last of `frames`, in the same physical units."""
         return frames[:, -1] + self.tendency * self.normalised_tendency(frames, forcings, features).float()
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether `calibrated` changes anything."""
+        return self.config.calibrated_steps > 0
+
     def calibrated(
         self,
         fields: Float[Tensor, "batch channel lat lon"],
@@ -269,7 +274,7 @@ class PuYun(nn.Module):
 
         Anomalies are from the mean of the hour of day. What is carried on to the next step is `fields`, not this.
         """
-        if not self.config.calibrated_steps:
+        if not self.is_calibrated:
             return fields
         step = min(round(lead_hours / self.requirements.step_hours), self.config.calibrated_steps)
         of_forecast, of_initial = self.calibration[step - 1, ..., None]

@@ -14,6 +14,7 @@ from torch import Tensor
 from data_pipelines.errors import first_line
 from forecast.cascade import Cascade, Step
 from forecast.forecaster import Forecaster, ForecastError
+from forecast.shared_steps import Key, SharedStep, share_steps
 from forecast.state import State, check_times, read_states
 
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -105,29 +106,74 @@ def rollout(
     if steps < 1:
         raise ForecastError(f"steps must be at least 1; got {steps}.")
     cascade = model if isinstance(model, Cascade) else Cascade.of(model, steps)
-    if steps > len(cascade.schedule):
-        raise ForecastError(f"steps must be at most {len(cascade.schedule)}, where the cascade ends; got {steps}.")
+    states = rollout_branches([cascade], analysis, initial_times, [steps], device, precision, [perturbations])
+    return (state for _, state in states)
+
+
+def rollout_branches(
+    cascades: Sequence[Cascade],
+    analysis: xr.Dataset,
+    initial_times: Sequence[np.datetime64] | np.ndarray,
+    steps: Sequence[int],
+    device: torch.device | str = "auto",
+    precision: str = "auto",
+    perturbations: Sequence[Float32[np.ndarray, "batch channel lat lon"] | None] | None = None,
+) -> Iterator[tuple[tuple[int, ...], State]]:
+    """Forecast by several cascades; steps in which they begin alike are made once (`forecast.shared_steps`).
+
+    Parameters
+    ----------
+    cascades
+        At least one. What they share are model objects, so load a checkpoint once (`loaded` of `forecast.stages.load_cascade`).
+    steps, perturbations
+        One for each cascade.
+    analysis, initial_times, device, precision
+        As for `rollout`.
+
+    Yields
+    ------
+    tuple
+        Numbers of the cascades that the state belongs to, and the state, whose `stage` is the first one's. The bits are those
+        of separate roll-outs; the order is the first cascade's steps, then what the second adds, and so on.
+
+    Raises
+    ------
+    ForecastError, ValueError
+        As for `rollout`.
+    """
     times = np.asarray(initial_times).astype("datetime64[ns]")
     if times.ndim != 1 or not times.size:
         raise ForecastError(f"initial_times must be a list of at least one date; got {initial_times!r}.")
+    target = choose_device(str(device))
+    in_bfloat16 = computes_in_bfloat16(precision, target)
+    for cascade, count in zip(cascades, steps, strict=True):
+        _make_ready(cascade, analysis, times, count, target)
+    row = share_steps(cascades, steps)
+    read = sorted({key for one in row for key in one.reads if key[1] <= 0})
+    states = _initial_states(cascades, read, analysis, times, target)
+    for number, lead in read:
+        if perturbations is not None and (added := perturbations[number]) is not None:
+            states[number, lead] = states[number, lead] + _checked(added, states[number, lead])
+    return _steps(cascades, row, states, times, target, in_bfloat16)
+
+
+def _checked(perturbations: np.ndarray, initial: Tensor) -> Tensor:
+    if perturbations.shape != tuple(initial.shape):
+        raise ForecastError(
+            f"perturbations must have the shape of the initial states, {tuple(initial.shape)}; got {perturbations.shape}."
+        )
+    return torch.from_numpy(perturbations).to(initial.device)
+
+
+def _make_ready(cascade: Cascade, analysis: xr.Dataset, times: np.ndarray, steps: int, device: torch.device) -> None:
+    if steps > len(cascade.schedule):
+        raise ForecastError(f"steps must be at most {len(cascade.schedule)}, where the cascade ends; got {steps}.")
     for stage in cascade.stages:
         # One time: which times are there is asked below, by name. A stage may step further than the analysis does.
         stage.model.requirements.check(analysis.isel(time=slice(1)))
     check_initial_times(cascade, analysis, times, steps)
-    target = choose_device(str(device))
-    in_bfloat16 = computes_in_bfloat16(precision, target)
     for stage in cascade.stages:
-        stage.model.to(target).eval()
-    schedule = cascade.schedule[:steps]
-    states = _initial_states(cascade, analysis, times, steps, target)
-    if perturbations is not None:
-        if perturbations.shape != tuple(states[0].shape):
-            raise ForecastError(
-                f"perturbations must have the shape of the initial states, {tuple(states[0].shape)}; got {perturbations.shape}."
-            )
-        added = torch.from_numpy(perturbations).to(target)
-        states = {lead: fields + added for lead, fields in states.items()}
-    return _steps(cascade, states, times, schedule, target, in_bfloat16)
+        stage.model.to(device).eval()
 
 
 def check_initial_times(cascade: Cascade, analysis: xr.Dataset, initial_times: np.ndarray, steps: int | None = None) -> None:
@@ -138,21 +184,22 @@ def check_initial_times(cascade: Cascade, analysis: xr.Dataset, initial_times: n
 
 
 def _steps(
-    cascade: Cascade,
-    states: dict[int, Tensor],
+    cascades: Sequence[Cascade],
+    row: Sequence[SharedStep],
+    states: dict[Key, Tensor],
     times: np.ndarray,
-    schedule: Sequence[Step],
     device: torch.device,
     in_bfloat16: bool,
-) -> Iterator[State]:
-    last_reader = {lead: place for place, step in enumerate(schedule) for lead in step.inputs}
-    initial = states[0]
-    for place, step in enumerate(schedule):
-        fields = states[step.lead_hours] = _one_step(cascade, step, states, times, device, in_bfloat16)
-        for lead in [lead for lead in states if last_reader.get(lead, -1) <= place]:
-            del states[lead]
-        yield State(
-            _calibrated(cascade, step, fields, initial, times),
+) -> Iterator[tuple[tuple[int, ...], State]]:
+    last_reader = {key: place for place, one in enumerate(row) for key in one.reads}
+    initial = {one.initial: states[one.initial] for one in row}
+    for place, one in enumerate(row):
+        cascade, step = cascades[one.cascades[0]], one.step
+        fields = states[one.makes] = _one_step(cascade, step, [states[key] for key in one.reads], times, device, in_bfloat16)
+        for key in [key for key in states if last_reader.get(key, -1) <= place]:
+            del states[key]
+        state = State(
+            _calibrated(cascade, step, fields, initial[one.initial], times),
             cascade.channels,
             times,
             step.lead_hours,
@@ -160,29 +207,34 @@ def _steps(
             cascade.longitude,
             step.stage,
         )
+        yield one.cascades, state
 
 
 def _initial_states(
-    cascade: Cascade, analysis: xr.Dataset, times: np.ndarray, steps: int, device: torch.device
-) -> dict[int, Tensor]:
-    leads = cascade.analysis_leads(steps)
-    needed = np.concatenate([times + np.timedelta64(lead, "h") for lead in leads])
-    fields = torch.from_numpy(read_states(analysis, cascade.channels, needed)).to(device)
-    return dict(zip(leads, torch.split(fields, len(times)), strict=True))
+    cascades: Sequence[Cascade], read: Sequence[Key], analysis: xr.Dataset, times: np.ndarray, device: torch.device
+) -> dict[Key, Tensor]:
+    """What steps read of the analysis, each cascade's in its own order of channels."""
+    states: dict[Key, Tensor] = {}
+    for number in sorted({number for number, _ in read}):
+        leads = [lead for first, lead in read if first == number]
+        needed = np.concatenate([times + np.timedelta64(lead, "h") for lead in leads])
+        fields = torch.from_numpy(read_states(analysis, cascades[number].channels, needed)).to(device)
+        states |= {(number, lead): part for lead, part in zip(leads, torch.split(fields, len(times)), strict=True)}
+    return states
 
 
 def _one_step(
-    cascade: Cascade, step: Step, states: dict[int, Tensor], times: np.ndarray, device: torch.device, in_bfloat16: bool
+    cascade: Cascade, step: Step, frames: Sequence[Tensor], times: np.ndarray, device: torch.device, in_bfloat16: bool
 ) -> Tensor:
     model = cascade.stages[step.stage].model
     order, back = _channel_orders(cascade, model)
     last = step.inputs[-1]
     # Not across the yield: a generator that is left half-way would leave inference mode switched on.
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16):
-        frames = torch.stack([states[lead][:, order] for lead in step.inputs], dim=1)
+        stacked = torch.stack([fields[:, order] for fields in frames], dim=1)
         inputs = model.inputs_at(times + np.timedelta64(last, "h"), np.full(len(times), last), device)
         try:
-            return model(frames, *inputs)[:, back].float()
+            return model(stacked, *inputs)[:, back].float()
         except torch.OutOfMemoryError as error:
             raise ForecastError(
                 f"{device} has too little memory for {len(times)} forecasts at once. Lower batch_size. ({first_line(error)})"
@@ -191,6 +243,8 @@ def _one_step(
 
 def _calibrated(cascade: Cascade, step: Step, fields: Tensor, initial: Tensor, times: np.ndarray) -> Tensor:
     model = cascade.stages[step.stage].model
+    if not model.is_calibrated:
+        return fields
     order, back = _channel_orders(cascade, model)
     with torch.inference_mode():
         return model.calibrated(fields[:, order], initial[:, order], times, step.lead_hours)[:, back]

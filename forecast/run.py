@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from configs.compose import entry
 from data_pipelines.locations import redacted
-from forecast.job import RunConfig, run_forecasts
+from forecast.job import run_forecasts
+from forecast.job_config import RunConfig
 
 
 @entry(RunConfig, "forecast/run", lists=("cascade",))
 def main(config: RunConfig) -> str:
     """Run the job and say where its forecasts are."""
     result = run_forecasts(config)
+    stores = " and ".join(redacted(store) for store in (result.out, *result.branches))
     if result.submitted:
-        return f"submitted; {result.forecasts} forecasts to {result.lead_hours} h will be in {redacted(result.out)}."
+        return f"submitted; {result.forecasts} forecasts to {result.lead_hours} h will be in {stores}."
     kept = f", {result.forecasts - result.made} were there already" if result.made < result.forecasts else ""
-    return (
-        f"{result.forecasts} forecasts to {result.lead_hours} h are in {redacted(result.out)} ({result.made} made now{kept})."
-    )
+    return f"{result.forecasts} forecasts to {result.lead_hours} h are in {stores} ({result.made} made now{kept})."
 
 
 if __name__ == "__main__":

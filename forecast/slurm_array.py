@@ -20,9 +20,9 @@ from types import FrameType
 from typing import Any
 
 from forecast.exits import StopRequest
-from forecast.forecast_store import missing_forecasts
 from forecast.forecaster import ForecastError
 from forecast.job_config import RunConfig
+from forecast.output import missing_from
 from forecast.spread import GRACE, Secretly, make_batch, plain
 from forecast.work import Batch
 
@@ -100,11 +100,11 @@ def run_array(
         if stop:
             _cancel(jobs)
             break
-        now = wanted - len(missing_forecasts(config.out))
+        now = wanted - len(missing_from(config.cascades))
         advance(now - made)
         made = now
         time.sleep(POLL)
-    made_now = wanted - len(missing_forecasts(config.out))
+    made_now = wanted - len(missing_from(config.cascades))
     advance(made_now - made)
     if not stop:
         for job in jobs:

@@ -11,12 +11,14 @@ import numpy as np
 
 from forecast.cascade import Cascade, Stage
 from forecast.checkpoint import Description, load_checkpoint, read_description
-from forecast.forecaster import ForecastError
+from forecast.forecaster import Forecaster, ForecastError
 
 SHIPPED = ("short", "medium")  # checkpoints that come with the package
 
 
-def load_cascade(stages: Sequence[str], lead_hours: int) -> tuple[Cascade, list[Description]]:
+def load_cascade(
+    stages: Sequence[str], lead_hours: int, loaded: dict[Path, Forecaster] | None = None
+) -> tuple[Cascade, list[Description]]:
     """Load the stages that forecasts of some length need, and what their checkpoints say.
 
     Parameters
@@ -25,22 +27,27 @@ def load_cascade(stages: Sequence[str], lead_hours: int) -> tuple[Cascade, list[
         As `RunConfig.cascade`.
     lead_hours
         Stages that start at or after it are not loaded.
+    loaded
+        Models by folder, taken from here and added to: cascades that are loaded with the same one share their models.
 
     Raises
     ------
     ForecastError
         If a stage is not UNTIL:CHECKPOINT, a checkpoint cannot be loaded, or the stages do not fit together.
     """
-    loaded: list[Stage] = []
+    loaded = {} if loaded is None else loaded
+    chosen: list[Stage] = []
     descriptions: list[Description] = []
     for text in stages:
-        if loaded and loaded[-1].until_hours >= lead_hours:
+        if chosen and chosen[-1].until_hours >= lead_hours:
             break
         until, folder = _parse_stage(text, lead_hours if len(stages) == 1 else None)
         path = shipped_checkpoint(folder) if folder in SHIPPED and not Path(folder).exists() else Path(folder)
         descriptions.append(read_description(path))
-        loaded.append(Stage(until, load_checkpoint(path), Path(folder).name))
-    return Cascade(loaded), descriptions
+        if path not in loaded:
+            loaded[path] = load_checkpoint(path)
+        chosen.append(Stage(until, loaded[path], Path(folder).name))
+    return Cascade(chosen), descriptions
 
 
 def shipped_checkpoint(name: str) -> Path:

@@ -12,33 +12,27 @@ import os
 import tempfile
 import time as clock
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from jaxtyping import Float32
 
-from data_pipelines.locations import is_url, redacted
-from data_pipelines.store import data_hash, open_analysis
-from forecast.cascade import Cascade
-from forecast.checkpoint import Description, code_version
+from data_pipelines.locations import is_url
+from data_pipelines.store import open_analysis
 from forecast.ensemble import perturbations
-from forecast.forecast_store import ForecastLayout, is_complete, missing_forecasts, write_forecast, writing_to
-from forecast.forecaster import ForecastError
+from forecast.forecast_store import is_complete, write_forecast, writing_to
+from forecast.forecaster import Forecaster, ForecastError
+from forecast.job_config import RunConfig
 from forecast.manifest import Journal
-from forecast.rollout import check_initial_times, choose_device, computes_in_bfloat16, rollout
+from forecast.output import Forecast, Output, missing_from
+from forecast.rollout import check_initial_times, choose_device, computes_in_bfloat16, rollout_branches
+from forecast.shared_steps import share_steps
 from forecast.stages import load_cascade, parse_hours
 from forecast.state import read_states
-
-if TYPE_CHECKING:
-    from forecast.job import RunConfig
-
-Forecast = tuple[np.datetime64, int | None]  # initial time and member
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,7 @@ class Batch:
 
 
 class Work:
-    """Everything that a process needs to make forecasts of a job: analysis, cascade, layout; loaded once.
+    """Everything that a process needs to make forecasts of a job: analysis, cascades, layouts; loaded once.
 
     Parameters
     ----------
@@ -75,32 +69,36 @@ class Work:
         self.in_bfloat16 = computes_in_bfloat16(config.precision, self.device)
         self.analysis = open_analysis(config.analysis)
         lead_hours = parse_hours(config.lead, "lead")
-        self.cascade, self.descriptions = load_cascade(config.cascade, lead_hours)
-        self.steps = self.cascade.steps_until(lead_hours)
-        for stage in self.cascade.stages:
+        models: dict[Path, Forecaster] = {}
+        self.outputs = [self._output(path, stages, lead_hours, models) for path, stages in config.cascades.items()]
+        self.layout = self.outputs[0].layout
+
+    def _output(self, path: str, stages: Sequence[str], lead_hours: int, models: dict[Path, Forecaster]) -> Output:
+        cascade, descriptions = load_cascade(stages, lead_hours, models)
+        steps, times = cascade.steps_until(lead_hours), self.config.initial_times
+        for stage in cascade.stages:
             stage.model.requirements.check(self.analysis.isel(time=slice(1)))
-        check_initial_times(self.cascade, self.analysis, config.initial_times, self.steps)
-        self.layout = _layout(self.cascade, self.steps, config.initial_times, config.ensemble.numbers)
-        if config.ensemble.members and self._first_change is None:
+        check_initial_times(cascade, self.analysis, times, steps)
+        output = Output(path, cascade, descriptions, steps, times, self.config.ensemble.numbers)
+        if output.members and output.first_change is None:
             raise ForecastError(
                 "ensemble.members needs a first stage that reads 2 or more states: their change scales perturbations."
             )
+        return output
 
     @property
-    def stage_names(self) -> list[str]:
-        """Names of the cascade's stages."""
-        return [stage.name for stage in self.cascade.stages]
+    def steps(self) -> int:
+        """Steps of a forecast, those that cascades share once."""
+        return len(share_steps([output.cascade for output in self.outputs], [output.steps for output in self.outputs]))
 
-    def attributes(self) -> dict[str, Any]:
-        """Global attributes of the store; what they say identifies the job, and reading the initial states takes a while."""
-        described = _attributes(self.cascade, self.descriptions, self.analysis, self.config.initial_times, self.steps)
-        return {**described, "precision": "bf16" if self.in_bfloat16 else "fp32", **self._last_bits()} | (
-            self.config.ensemble.describe()
-        )
+    def attributes(self, output: Output) -> dict[str, Any]:
+        """Global attributes of one of the stores."""
+        precision = {"precision": "bf16" if self.in_bfloat16 else "fp32"}
+        return {**output.attributes(self.analysis), **precision, **self._last_bits(), **self.config.ensemble.describe()}
 
     def batches(self) -> list[Batch]:
-        """What the store lacks, in the job's fixed batches."""
-        missing = set(missing_forecasts(self.config.out))
+        """What the stores lack, in the job's fixed batches."""
+        missing = missing_from(output.path for output in self.outputs)
         members: tuple[int | None, ...] = self.layout.members or (None,)
         forecasts = [(time, member) for time in self.layout.initial_times for member in members]
         size = self.config.batch_size
@@ -119,34 +117,39 @@ class Work:
         with writing_to(self.config.out):
             for place in left.wanted:
                 journal.note("started", at=looked, **_named(left.forecasts[place]))
-        with _buffer(self.config, self._shape(len(left.forecasts))) as fields:
+        with ExitStack() as buffers:
+            fields = [buffers.enter_context(_buffer(self.config, output, len(left.forecasts))) for output in self.outputs]
             self._roll_out(left, fields, on_step)
             for place in left.wanted:
-                time, member = left.forecasts[place]
-                write_forecast(self.config.out, self.layout, time, fields[place], member)
+                self._write(left.forecasts[place], [values[place] for values in fields])
                 with writing_to(self.config.out):
                     journal.note("complete", seconds=round(clock.monotonic() - begin, 3), **_named(left.forecasts[place]))
         return len(left.wanted)
 
-    def _roll_out(self, batch: Batch, fields: np.ndarray, on_step: Callable[[int], object]) -> None:
+    def _roll_out(self, batch: Batch, fields: Sequence[np.ndarray], on_step: Callable[[int], object]) -> None:
+        cascades = [output.cascade for output in self.outputs]
+        steps = [output.steps for output in self.outputs]
         precision = "bf16" if self.in_bfloat16 else "fp32"
-        added = self._perturbations(batch) if self.config.ensemble.members else None
-        states = rollout(self.cascade, self.analysis, batch.initial_times, self.steps, self.device, precision, added)
-        for place, state in enumerate(states):
-            fields[:, place] = state.fields.cpu().numpy()
+        added = [self._perturbations(batch, output) for output in self.outputs] if self.layout.members else None
+        places = [0] * len(cascades)
+        states = rollout_branches(cascades, self.analysis, batch.initial_times, steps, self.device, precision, added)
+        for numbers, state in states:
+            for number in numbers:
+                fields[number][:, places[number]] = state.fields.cpu().numpy()
+                places[number] += 1
             on_step(len(batch.wanted))
 
-    @property
-    def _first_change(self) -> int | None:
-        """The last lead time [h] before 0 that the first step reads; None where it reads none."""
-        earlier = [lead for lead in self.cascade.schedule[0].inputs if lead < 0]
-        return max(earlier) if earlier else None
+    def _write(self, forecast: Forecast, fields: Sequence[np.ndarray]) -> None:
+        for output, values in zip(self.outputs, fields, strict=True):
+            time, member = forecast
+            if not is_complete(output.path, output.layout, time, member):
+                write_forecast(output.path, output.layout, time, values, member)
 
-    def _perturbations(self, batch: Batch) -> Float32[np.ndarray, "batch channel lat lon"]:
-        times, channels = batch.initial_times, self.cascade.channels
-        before = np.timedelta64(self._first_change or 0, "h")
-        now, then = np.split(read_states(self.analysis, channels, np.concatenate([times, times + before])), 2)
-        grid = (tuple(self.cascade.latitude), tuple(self.cascade.longitude))
+    def _perturbations(self, batch: Batch, output: Output) -> Float32[np.ndarray, "batch channel lat lon"]:
+        times, cascade = batch.initial_times, output.cascade
+        before = np.timedelta64(output.first_change or 0, "h")
+        now, then = np.split(read_states(self.analysis, cascade.channels, np.concatenate([times, times + before])), 2)
+        grid = (tuple(cascade.latitude), tuple(cascade.longitude))
         return np.stack(
             [
                 perturbations(self.config.ensemble, time, member, change, *grid)
@@ -155,11 +158,7 @@ class Work:
         )
 
     def _is_complete(self, forecast: Forecast) -> bool:
-        return is_complete(self.config.out, self.layout, *forecast)
-
-    def _shape(self, forecasts: int) -> tuple[int, ...]:
-        layout = self.layout
-        return (forecasts, len(layout.lead_hours), len(layout.channels), len(layout.latitude), len(layout.longitude))
+        return all(is_complete(output.path, output.layout, *forecast) for output in self.outputs)
 
     def _last_bits(self) -> dict[str, int]:
         """What the last bits of a forecast depend on beside its inputs; a store that is gone on with must have the same."""
@@ -187,60 +186,17 @@ def _set_threads(threads: int) -> int:
     return torch.get_num_threads()
 
 
-def _layout(cascade: Cascade, steps: int, times: np.ndarray, members: tuple[int, ...] = ()) -> ForecastLayout:
-    schedule = cascade.schedule[:steps]
-    return ForecastLayout(
-        initial_times=times,
-        lead_hours=tuple(step.lead_hours for step in schedule),
-        stages=tuple(step.stage for step in schedule),
-        channels=cascade.channels,
-        latitude=cascade.latitude,
-        longitude=cascade.longitude,
-        members=members,
-    )
-
-
-def _attributes(
-    cascade: Cascade, descriptions: Sequence[Description], analysis: xr.Dataset, times: np.ndarray, steps: int
-) -> dict[str, Any]:
-    spans = [description.training_span.split("/") for description in descriptions]
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    stages = "; ".join(
-        f"{stage.name} to {stage.until_hours} h ({description.model}, {stage.model.requirements.step_hours} h steps)"
-        for stage, description in zip(cascade.stages, descriptions, strict=True)
-    )
-    return {
-        "checkpoint_sha256": [description.weights_sha256 for description in descriptions],
-        "summary": f"Forecasts from {len(times)} initial times by the cascade: {stages}.",
-        "source": f"skysolve {code_version()}, cascade: {stages}",
-        "cascade": stages,
-        "training_span": f"{min(start for start, _ in spans)}/{max(end for _, end in spans)}",
-        "training_data_sha256": [description.data_hash for description in descriptions],
-        "analysis_source": redacted(analysis.attrs.get("source", "not stated")),
-        "analysis_sha256": _hash_of_initial_states(cascade, analysis, times, steps),
-        "license": str(analysis.attrs.get("license", "not stated")),
-        "code_version": code_version(),
-        "date_created": now,
-        "history": f"{now} created by skysolve {code_version()} (forecast.run)",
-    }
-
-
-def _hash_of_initial_states(cascade: Cascade, analysis: xr.Dataset, times: np.ndarray, steps: int) -> str:
-    """Hash what the forecasts read of the analysis, not the rest: the store may grow, and may be very large."""
-    read = np.unique(np.concatenate([times + np.timedelta64(lead, "h") for lead in cascade.analysis_leads(steps)]))
-    names = sorted({channel.variable for channel in _layout(cascade, steps, times).parsed})
-    return data_hash(analysis[names].sel(time=read))
-
-
 @contextmanager
-def _buffer(config: RunConfig, shape: tuple[int, ...]) -> Iterator[Float32[np.ndarray, "batch lead channel lat lon"]]:
+def _buffer(config: RunConfig, output: Output, forecasts: int) -> Iterator[Float32[np.ndarray, "batch lead channel lat lon"]]:
     """Memory for a batch of forecasts: a shard is written whole, so its lead times wait here for the last one."""
+    layout = output.layout
+    shape = (forecasts, len(layout.lead_hours), len(layout.channels), len(layout.latitude), len(layout.longitude))
     size = 4 * int(np.prod(shape, dtype=np.int64))
     if size <= config.buffer_gigabytes * 2**30:
         yield np.empty(shape, np.float32)
         return
-    folder = None if is_url(config.out) else Path(config.out).parent
+    folder = None if is_url(output.path) else Path(output.path).parent
     with tempfile.TemporaryFile(dir=folder) as file:
-        with writing_to(config.out):
+        with writing_to(output.path):
             os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here; under the map it would be a SIGBUS
         yield np.memmap(file, np.float32, "r+", shape=shape)

@@ -10,7 +10,8 @@ from data_pipelines.store import StoreError
 from forecast import checkpoint
 from forecast.checkpoint import save_checkpoint
 from forecast.forecast_store import missing_forecasts
-from forecast.job import RunConfig, run_forecasts
+from forecast.job import run_forecasts
+from forecast.job_config import RunConfig
 from tests.cluster.jobs import contents
 from tests.forecast.test_job import ANALYSIS, store_analysis
 from tests.helpers.forecasters import extrapolation

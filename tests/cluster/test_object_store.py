@@ -15,7 +15,8 @@ from forecast import checkpoint, forecast_store, lease, work
 from forecast.checkpoint import save_checkpoint
 from forecast.ensemble import EnsembleConfig
 from forecast.forecast_store import create_forecast_store, missing_forecasts, open_forecast_store
-from forecast.job import RunConfig, run_forecasts
+from forecast.job import run_forecasts
+from forecast.job_config import RunConfig
 from forecast.work import Work
 from tests.forecast.test_job import ANALYSIS, store_analysis
 from tests.helpers.flaky_proxy import flaky_proxy

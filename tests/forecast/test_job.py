@@ -22,13 +22,15 @@ from forecast.ensemble import EnsembleConfig
 from forecast.exits import UnfinishedError
 from forecast.forecast_store import missing_forecasts, open_forecast_store
 from forecast.forecaster import ForecastError
-from forecast.job import RunConfig, WorkersConfig, run_forecasts
+from forecast.job import run_forecasts
+from forecast.job_config import RunConfig, WorkersConfig
 from forecast.lease import lease
 from forecast.manifest import read_journals
 from forecast.rollout import rollout
 from forecast.spread import Secretly
 from forecast.stages import load_cascade, parse_hours, shipped_checkpoint
 from forecast.work import Work
+from tests.cluster.jobs import contents
 from tests.helpers.analyses import make_analysis
 from tests.helpers.forecasters import extrapolation
 
@@ -120,6 +122,35 @@ def test_a_batch_larger_than_the_buffer_waits_on_disk(inputs, tmp_path):
     ]
 
 
+def test_branches_fill_their_stores_as_jobs_of_their_own_would(inputs, tmp_path):
+    """To the last bit of every file but those that say when."""
+    alone = [f"2d:{inputs / 'first'}"]
+    settings = config(inputs, tmp_path / "forecast.zarr", branches={str(tmp_path / "branch.zarr"): alone})
+    result = run_forecasts(settings)
+    assert (result.forecasts, result.made, result.branches) == (4, 4, (str(tmp_path / "branch.zarr"),))
+    run_forecasts(config(inputs, tmp_path / "one.zarr"))
+    run_forecasts(config(inputs, tmp_path / "other.zarr", cascade=alone))
+    for ours, theirs in (("forecast.zarr", "one.zarr"), ("branch.zarr", "other.zarr")):
+        assert contents(tmp_path / ours) == contents(tmp_path / theirs)
+    assert contents(tmp_path / "forecast.zarr") != contents(tmp_path / "branch.zarr")
+
+
+def test_a_branch_that_is_broken_resumes_alone_and_with_its_job(inputs, tmp_path):
+    branch = tmp_path / "branch.zarr"
+    settings = config(inputs, tmp_path / "forecast.zarr", branches={str(branch): [str(inputs / "first")]})
+    run_forecasts(settings)
+    whole = contents(branch)
+    (branch / "complete" / "c" / "2").unlink()
+    with pytest.raises(StoreError, match="branch.zarr exists already"):
+        run_forecasts(config(inputs, tmp_path / "new.zarr", branches=settings.branches))
+    settings.resume = True
+    assert run_forecasts(settings).made == 1
+    assert contents(branch) == whole
+    (branch / "complete" / "c" / "1").unlink()
+    assert run_forecasts(config(inputs, branch, cascade=[str(inputs / "first")], resume=True)).made == 1
+    assert contents(branch) == whole
+
+
 def test_a_disk_too_full_for_the_buffer_is_told(inputs, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -165,7 +196,8 @@ def test_a_job_that_fails_anywhere_resumes_to_the_same_store(inputs, tmp_path, m
 SLOW_JOB = """
 import sys
 from forecast import checkpoint
-from forecast.job import RunConfig, WorkersConfig, run_forecasts
+from forecast.job import run_forecasts
+from forecast.job_config import RunConfig, WorkersConfig
 checkpoint.MODELS["Extrapolation"] = "tests.helpers.forecasters"
 inputs, out, threads = sys.argv[1:]
 run_forecasts(RunConfig(analysis=inputs + "/analysis.zarr", start="2021-02-27T06", end="2021-02-28T18", every="12h", lead="36h",
@@ -346,12 +378,18 @@ def test_analysis_of_another_grid_is_refused(inputs, tmp_path):
         ({"threads": -1}, "threads must be at least 1, or 0 for the default; got -1"),
         ({"cluster": "moon"}, "cluster must be one of local, dask, slurm, pbs, slurm_array; got 'moon'"),
         ({"buffer_gigabytes": -1.0}, "buffer_gigabytes must not be negative; got -1.0"),
-        ({"cascade": []}, "cascade is empty"),
+        ({"cascade": []}, "the cascade of .*x is empty"),
+        ({"branches": {"y": []}}, "the cascade of y is empty"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(inputs, tmp_path, changes, what):
     with pytest.raises(ForecastError, match=what):
         config(inputs, tmp_path / "x", **changes)
+
+
+def test_a_branch_into_the_store_of_the_cascade_is_refused(inputs):
+    with pytest.raises(ForecastError, match="branches must name other stores than out; got x in both"):
+        config(inputs, "x", branches={"x": ["short"]})
 
 
 @pytest.mark.parametrize(
@@ -378,6 +416,12 @@ def test_durations_and_shipped_names():
 def test_yaml_composes_into_the_config():
     settings = compose(RunConfig, "forecast/run", ["analysis=a.zarr", "start=2021-01-01", "end=2021-01-02T06:00", "out=o.zarr"])
     assert settings == RunConfig("a.zarr", "2021-01-01", "2021-01-02T06:00", "o.zarr")
+    branches = compose(
+        RunConfig,
+        "forecast/run",
+        ["analysis=a", "start=2021-01-01", "end=2021-01-02", "out=o", "branches={outputs/short.zarr:[5d:short,10d:medium]}"],
+    ).branches
+    assert branches == {"outputs/short.zarr": ["5d:short", "10d:medium"]}
     with pytest.raises(ConfigError, match="out must be given"):
         compose(RunConfig, "forecast/run", ["analysis=a", "start=2021-01-01", "end=2021-01-02"])
 

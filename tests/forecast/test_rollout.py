@@ -9,7 +9,7 @@ import torch
 import forecast.rollout
 from forecast.cascade import Cascade, Stage
 from forecast.forecaster import ForecastError
-from forecast.rollout import choose_device, rollout
+from forecast.rollout import choose_device, rollout, rollout_branches
 from forecast.state import read_states
 from tests.helpers.analyses import make_analysis
 from tests.helpers.forecasters import CHANNELS, extrapolation
@@ -77,6 +77,44 @@ def test_what_is_shown_is_calibrated_and_what_is_carried_on_is_not():
     ):
         weight = 0.01 * plain.lead_hours
         torch.testing.assert_close(shown.fields, plain.fields + weight * (initial - plain.fields))
+
+
+def test_branches_make_the_bits_of_separate_rollouts_in_fewer_steps(monkeypatch):
+    """Calibrated and perturbed, a branch that begins otherwise and one that ends early among them."""
+    short, medium, other = (extrapolation(ANALYSIS, gain=gain) for gain in (0.5, -0.5, 0.25))
+    late = extrapolation(ANALYSIS, step_hours=12, channels=CHANNELS[::-1])
+    short.share_of_initial, late.share_of_initial = 0.01, 0.02
+    cascades = [
+        Cascade([Stage(24, short), Stage(48, medium)]),
+        Cascade([Stage(48, short)]),
+        Cascade([Stage(24, other), Stage(48, medium)]),
+        Cascade([Stage(24, short), Stage(48, late)]),
+        Cascade([Stage(12, short)]),
+    ]
+    steps = [8, 8, 8, 6, 2]
+    added = np.random.default_rng(1).standard_normal((2, *read_states(ANALYSIS, CHANNELS, TIMES).shape)).astype(np.float32)
+    perturbations = [added[0], added[0], added[1], added[0], added[0]]
+    apart = [
+        list(rollout(cascade, ANALYSIS, TIMES, count, "cpu", perturbations=own))
+        for cascade, count, own in zip(cascades, steps, perturbations, strict=True)
+    ]
+    made = []
+    one_step = forecast.rollout._one_step
+    monkeypatch.setattr(forecast.rollout, "_one_step", lambda *given: made.append(given) or one_step(*given))
+    together = [[] for _ in cascades]
+    for numbers, state in rollout_branches(cascades, ANALYSIS, TIMES, steps, "cpu", perturbations=perturbations):
+        for number in numbers:
+            together[number].append(state)
+    assert len(made) == 8 + 4 + 8 + 2
+    for ours, theirs in zip(together, apart, strict=True):
+        assert [state.lead_hours for state in ours] == [state.lead_hours for state in theirs]
+        for one, another in zip(ours, theirs, strict=True):
+            assert torch.equal(one.fields, another.fields)
+
+
+def test_perturbations_of_another_shape_are_refused():
+    with pytest.raises(ForecastError, match=r"must have the shape of the initial states, \(2, 3, 7, 12\); got \(1, 3, 7, 12\)"):
+        rollout(extrapolation(ANALYSIS), ANALYSIS, TIMES, 1, "cpu", perturbations=np.zeros((1, 3, 7, 12), np.float32))
 
 
 def test_memory_does_not_grow_with_lead_time(monkeypatch):

@@ -44,6 +44,10 @@ class Extrapolation(nn.Module):
         forcings = torch.from_numpy(hour).view(-1, 1, 1, 1).expand(-1, 1, *self.requirements.grid_shape)
         return forcings.to(device), torch.from_numpy(lead_hours.astype(np.float32)).view(-1, 1).to(device)
 
+    @property
+    def is_calibrated(self) -> bool:
+        return self.share_of_initial > 0
+
     def calibrated(self, fields: Tensor, initial: Tensor, initial_time: np.ndarray, lead_hours: int) -> Tensor:
         return fields + self.share_of_initial * lead_hours * (initial - fields)
 
