@@ -10,6 +10,7 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 OUT := outputs/forecast
+MADE := analysis.zarr forecast.zarr short.zarr verification
 NEEDS := pyproject.toml constraints.txt hatch_build.py $(wildcard gpu/cpu/* gpu/cuda/*.cuh)
 
 # The split of the sample: fitted on the training span, chosen on January 21 to 26, reported on what follows.
@@ -27,8 +28,8 @@ help:
 	EOF
 
 forecast: $(VENV)/.ready-to-forecast
-	@rm -rf "$(OUT)"
-	mkdir -p "$(OUT)"
+	@mkdir -p "$(OUT)"
+	for made in $(MADE); do rm -rf "$(OUT)/$$made" "$(OUT)/$$made".*; done  # of an earlier run; what else is there stays
 	run() { echo "+ python $$*"; "$(PY)" "$$@"; }
 	run -m data_pipelines.build_store source=sample out="$(OUT)/analysis.zarr"
 	run -m forecast.run analysis="$(OUT)/analysis.zarr" start=$(START) end=$(END) every=6h lead=10d \

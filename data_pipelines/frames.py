@@ -152,6 +152,20 @@ def _steps_per_chunk(field: xr.DataArray) -> int:
     return int(stored[field.get_axis_num("time")]) if stored is not None and len(stored) == field.ndim else 1
 
 
+def is_raw(dataset: xr.Dataset, channels: Sequence[Channel]) -> bool:
+    """Whether a store's numbers are the values: those of others may be packed, or mark what is missing by a number."""
+    for name in {channel.variable for channel in channels} & {str(name) for name in dataset.data_vars}:
+        how = dataset[name].encoding
+        marks = [how[key] for key in ("_FillValue", "missing_value") if how.get(key) is not None]
+        if (
+            how.get("scale_factor", 1.0) != 1.0
+            or how.get("add_offset", 0.0) != 0.0
+            or not all(np.isnan(mark) for mark in marks)
+        ):
+            return False
+    return True
+
+
 class StoreReader:
     """Reads from a store by its path. Of waves `of_sample` must say which sample."""
 
@@ -319,4 +333,6 @@ def open_reader(analysis: xr.Dataset | str | Path, channels: Sequence[Channel]) 
     if isinstance(analysis, xr.Dataset):
         return analysis, DatasetReader(analysis, channels)
     dataset = open_analysis(analysis)
-    return dataset, StoreReader(analysis, dataset, channels)
+    return dataset, (
+        StoreReader(analysis, dataset, channels) if is_raw(dataset, channels) else DatasetReader(dataset, channels)
+    )

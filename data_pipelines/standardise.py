@@ -19,8 +19,9 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.contracts import CONTRACT
+from data_pipelines.dates import first_moment, last_moment
 from data_pipelines.store import StoreError
-from data_pipelines.units import conversion, spell
+from data_pipelines.units import conversion, spell, usual_units
 from data_pipelines.variables import STATIC_VARIABLES, VARIABLES, Variable, canonical_order, find_variable
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 NOTES = "standardised"  # attribute: what the door changed
 LEFT_OUT = "left_out"  # attribute: what the source has and the store does not
+SPAN = "span"  # attribute, gone when a source is open: first and last time, also of what was not asked for
 
 TIME_NAMES = ("valid_time", "time", "date", "forecast_reference_time")
 STEP_NAMES = ("step", "forecast_period", "prediction_timedelta", "lead_time")
@@ -39,6 +41,7 @@ PRESSURE_IN_PA = ("plev", "isobaricInPa")
 # Vertical coordinates that are no pressure: fields on them cannot enter the store as they are.
 OTHER_VERTICAL = ("hybrid", "model_level", "sigma", "generalVerticalLayer", "potentialVorticity", "theta", "depth")
 
+_DURATIONS = {"h": 3600.0, "d": 86400.0, "day": 86400.0, "days": 86400.0, "min": 60.0, "minutes": 60.0, "s": 1.0}  # seconds
 _RENAMED = "_renamed"  # attribute that carries a note until the field is chosen
 _HIGHEST_PRESSURE_IN_HPA = 1100.0  # a level above this number must be in Pa
 _BLOCK_BYTES = 64 * 2**20  # a lazy block of one variable stays below this
@@ -62,7 +65,8 @@ class Selection:
     start, end
         First and last time, inclusive; a bare date as `end` includes its whole day.
     every
-        Keep the times that are multiples of this step counted from midnight, e.g. "6h".
+        Keep the times that are multiples of this step, e.g. "6h", counted from 1900-01-01T00: from midnight where the step
+        divides a day.
     member
         Which ensemble member, where a source has several.
     time
@@ -71,6 +75,8 @@ class Selection:
         Units of variables whose file says nothing or something wrong: {"2m_temperature": "degC"}.
     preliminary
         Read ARCO-ERA5 up to the end of ERA5T as well, not just of the final ERA5.
+    one_of_several
+        Whether other files hold the times before and after, so that the span may reach beyond this one; `open_sources` says.
     """
 
     variables: Sequence[str] | None = None
@@ -82,12 +88,13 @@ class Selection:
     time: str | None = None
     units: Mapping[str, str] = field(default_factory=dict)
     preliminary: bool = False
+    one_of_several: bool = False
 
     def __post_init__(self) -> None:
         for name in ("start", "end", "time"):
             text = getattr(self, name)
             if text is not None:
-                _as_time(text, name)
+                first_moment(text, name, SourceError)
         if self.every is not None:
             _as_step(self.every)
         unknown = [name for name in self.units if _resolve(name, {}) is None]
@@ -112,7 +119,8 @@ def standardise(raw: xr.Dataset, selection: Selection | None = None, *, origin: 
     Returns
     -------
     Dataset with dask-backed float32 fields (time, [level], latitude, longitude), in the vocabulary's names and
-    units. It may have a coordinate `expver` on time. Attributes `standardised` and `left_out` are lists of sentences.
+    units. It may have a coordinate `expver` on time. Attributes `standardised` and `left_out` are lists of sentences;
+    `SPAN`, where it is, holds the first and last time that the source has.
 
     Raises
     ------
@@ -127,6 +135,7 @@ class _Door:
         self.raw = raw
         self.selection = selection
         self.origin = origin
+        self.span: tuple[np.datetime64, np.datetime64] | None = None
         self.notes: list[str] = []
         self.left_out: list[str] = []
         self.not_asked: set[str] = set()
@@ -145,7 +154,7 @@ class _Door:
         out = self._wrap_longitude(out)
         out = out.transpose(*(dim for dim in CONTRACT.dims if dim in out.dims))
         out.attrs = {**_kept_attributes(self.raw.attrs), NOTES: self.notes, LEFT_OUT: self.left_out}
-        return out
+        return out if self.span is None else out.assign_attrs({SPAN: self.span})
 
     # -- horizontal axes -------------------------------------------------------------------------------------------
 
@@ -274,6 +283,8 @@ class _Door:
         found = next((name for name in TIME_NAMES if name in dataset.coords), None)
         if found is None:
             return self._without_time(dataset)
+        if valid is None:
+            dataset = self._after_lead(dataset, found)
         if found != "time":
             self.notes.append(f"coordinate {found} renamed to time")
             dataset = dataset.drop_vars("time", errors="ignore").rename({found: "time"})
@@ -282,6 +293,32 @@ class _Door:
             dataset = dataset.drop_vars("time").map(_with_time, keep_attrs=True)
             return dataset.assign_coords(time=self._dates(moment))
         return dataset.assign_coords(time=self._dates(dataset["time"]))
+
+    def _after_lead(self, dataset: xr.Dataset, found: str) -> xr.Dataset:
+        """One step of a forecast holds at its initial time plus its lead time, which stands beside it."""
+        name = next((name for name in STEP_NAMES if name in dataset.coords and dataset[name].ndim == 0), None)
+        if name is None:
+            return dataset
+        lead = self._duration(dataset[name])
+        initial = found == "forecast_reference_time" or dataset[found].attrs.get("standard_name") == "forecast_reference_time"
+        # CF's `time` is the valid time where `forecast_period` or the initial time stands beside it.
+        if not initial and (name == "forecast_period" or "forecast_reference_time" in dataset.coords):
+            return dataset
+        if lead:
+            self.notes.append(f"{found} is the initial time; {name}, {lead / np.timedelta64(1, 'h'):g} h, added to it")
+        dataset = dataset.assign_coords({found: dataset[found].copy(data=self._dates(dataset[found], flat=False) + lead)})
+        return dataset.drop_vars(name)
+
+    def _duration(self, lead: xr.DataArray) -> np.timedelta64:
+        value, units = lead.values, spell(str(lead.attrs.get("units", "")))
+        if value.dtype.kind == "m":
+            return np.timedelta64(int(value.astype("timedelta64[ns]").astype("int64")), "ns")
+        if value.dtype.kind not in "fiu" or (units not in _DURATIONS and value != 0):
+            raise SourceError(
+                f"{self.origin} has {lead.name} {lead.item()!r} with units {units!r}; a lead time in {sorted(_DURATIONS)} was "
+                "wanted, to tell when the fields hold. Drop it, or give the file a valid_time."
+            )
+        return np.timedelta64(round(float(value) * _DURATIONS.get(units, 0) * 1e9), "ns")
 
     def _flatten_steps(self, dataset: xr.Dataset, first: str, second: str) -> xr.Dataset:
         valid = dataset["valid_time"].values.ravel()
@@ -293,7 +330,7 @@ class _Door:
     def _without_time(self, dataset: xr.Dataset) -> xr.Dataset:
         if self.selection.time is not None:
             self.notes.append(f"no time in the file; {self.selection.time} as told by time=")
-            time = [_as_time(self.selection.time, "time")]
+            time = [first_moment(self.selection.time, "time", SourceError)]
             return dataset.map(_with_time, keep_attrs=True).assign_coords(time=time)
         changing = [
             str(name)
@@ -308,10 +345,10 @@ class _Door:
             )
         return dataset
 
-    def _dates(self, time: xr.DataArray) -> NDArray[np.datetime64]:
-        values = np.atleast_1d(time.values)
+    def _dates(self, time: xr.DataArray, flat: bool = True) -> NDArray[np.datetime64]:
+        values = np.atleast_1d(time.values) if flat else time.values
         if values.dtype.kind == "M":
-            return values.astype("datetime64[ns]")
+            return self._whole_seconds(values.astype("datetime64[ns]"))
         if values.dtype.kind in "iu" and values.size and values.min() > 1800_00_00 and values.max() < 2500_00_00:
             self.notes.append("integer dates YYYYMMDD read as dates")
             return np.array([f"{day // 10000:04d}-{day // 100 % 100:02d}-{day % 100:02d}" for day in values], "datetime64[ns]")
@@ -323,6 +360,13 @@ class _Door:
             "...; wanted are "
             "CF units such as 'hours since 1900-01-01'."
         )
+
+    def _whole_seconds(self, times: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
+        """Times kept as float32 days miss the hour by a fraction of a second."""
+        whole = (times + np.timedelta64(500, "ms")).astype("datetime64[s]").astype("datetime64[ns]")
+        if (whole != times).any():
+            self.notes.append("times rounded to whole seconds")
+        return whole
 
     def _select_time(self, dataset: xr.Dataset) -> xr.Dataset:
         if "time" not in dataset.dims:
@@ -337,11 +381,14 @@ class _Door:
             times = dataset["time"].values
         chosen = self._span(times) & self._multiples(times)
         if not chosen.any():
-            raise SourceError(
+            message = (
                 f"no time is left: start={self.selection.start}, end={self.selection.end}, every={self.selection.every} "
-                "were wanted; "
-                f"{self.origin} spans {times[0]} to {times[-1]}."
+                f"were wanted; {self.origin} spans {times[0]} to {times[-1]}."
             )
+            if not self.selection.one_of_several:
+                raise SourceError(message)
+            raise OutsideSpan(message, (times[0], times[-1]), _names(dataset.data_vars))
+        self.span = (times[0], times[-1])
         return dataset if chosen.all() else dataset.isel(time=_as_slice(np.flatnonzero(chosen)))
 
     def _only_valid_times(self, dataset: xr.Dataset) -> xr.Dataset:
@@ -352,7 +399,9 @@ class _Door:
         if self.selection.preliminary:
             stop = self.raw.attrs.get("valid_time_stop_era5t", stop)
         times = dataset["time"].values
-        inside = (times >= _as_time(str(start), "valid_time_start")) & (times <= _as_end(str(stop), "valid_time_stop"))
+        first = first_moment(str(start), "valid_time_start", SourceError)
+        last = last_moment(str(stop), "valid_time_stop", SourceError)
+        inside = (times >= first) & (times <= last)
         if not inside.any():
             raise SourceError(f"{self.origin} says that it is valid from {start} to {stop}, and holds no time between.")
         if not inside.all():
@@ -362,15 +411,15 @@ class _Door:
     def _span(self, times: NDArray[np.datetime64]) -> NDArray[np.bool_]:
         inside = np.ones(times.size, dtype=bool)
         if self.selection.start is not None:
-            start = _as_time(self.selection.start, "start")
-            if start < times[0]:
+            start = first_moment(self.selection.start, "start", SourceError)
+            if start < times[0] and not self.selection.one_of_several:
                 raise SourceError(
                     f"start={self.selection.start} is before {self.origin} begins: it spans {times[0]} to {times[-1]}."
                 )
             inside &= times >= start
         if self.selection.end is not None:
-            end = _as_end(self.selection.end, "end")
-            if _as_time(self.selection.end, "end") > times[-1]:
+            end = last_moment(self.selection.end, "end", SourceError)
+            if first_moment(self.selection.end, "end", SourceError) > times[-1] and not self.selection.one_of_several:
                 raise SourceError(f"end={self.selection.end} is after {self.origin} ends: it spans {times[0]} to {times[-1]}.")
             inside &= times <= end
         return inside
@@ -550,8 +599,8 @@ class _Door:
         units = given or stated
         source_name = array.attrs["source_name"]
         if not units:
-            self.notes.append(f"{variable.name} says no units; taken to be in {variable.units}")
-            units = variable.units
+            units = usual_units(variable, source_name)
+            self.notes.append(f"{variable.name} says no units; taken to be in {units}")
         change = conversion(variable, units)
         if change is None:
             raise SourceError(
@@ -599,6 +648,19 @@ class MissingVariable(SourceError):
 
 class OtherMember(SourceError):
     """A part of a file that holds another ensemble member than the one asked for."""
+
+
+class OutsideSpan(SourceError):
+    """One of several files that holds no time of those asked for, though others may."""
+
+    def __init__(self, message: str, span: tuple[np.datetime64, np.datetime64], fields: Iterable[str]) -> None:
+        super().__init__(message)
+        self.span = span
+        self._fields = [possible for name in fields if (possible := _possible_names(name))]
+
+    def fields_are_in(self, held: set[str]) -> bool:
+        """Whether others hold all that this one does, so that nothing is lost without it."""
+        return bool(held) and all(possible & held for possible in self._fields)
 
 
 def same_levels(fields: Mapping[str, xr.DataArray], origin: str) -> None:
@@ -678,20 +740,6 @@ def _is_pressure(name: str, coordinate: xr.DataArray) -> bool:
 def _with_time(array: xr.DataArray) -> xr.DataArray:
     found = find_variable(str(array.name), _find_level(array) is not None)
     return array if found is not None and found.name in STATIC_VARIABLES else array.expand_dims("time")
-
-
-def _as_time(text: str, name: str) -> np.datetime64:
-    try:
-        return np.datetime64(text.strip().removesuffix("Z"), "ns")
-    except ValueError as error:
-        raise SourceError(f"{name} must be a date such as 2020-01-31 or 2020-01-31T06; got {text!r}.") from error
-
-
-def _as_end(text: str, name: str) -> np.datetime64:
-    """The last moment that `text` names: a date includes its day, a month its month."""
-    _as_time(text, name)
-    period = np.array(text.strip().removesuffix("Z"), dtype="datetime64")
-    return np.datetime64(str(period + 1), "ns") - np.timedelta64(1, "ns")
 
 
 _STEP = re.compile(r"(?P<count>\d+)\s*(?P<unit>h|hour|hours|d|day|days|min|m|minutes)")

@@ -132,7 +132,8 @@ def write_region(path: str | Path, dataset: xr.Dataset) -> None:
         The store.
     dataset
         Fields on the store's grid, with the dimension along which the store is filled (`time` of an analysis, `sample`
-        of waves) first; its values there must be in the store, the other coordinates must be the store's.
+        of waves) first; its values there must be in the store, the other coordinates must be the store's. Fields without
+        that dimension are written whole.
 
     Raises
     ------
@@ -141,7 +142,8 @@ def write_region(path: str | Path, dataset: xr.Dataset) -> None:
     """
     group = _open_group(path, mode="r+")
     contract = _contract_of(group)
-    position = _positions(path, group, contract, dataset)
+    leading = [name for name, field in dataset.data_vars.items() if contract.lead in field.dims]
+    position = _positions(path, group, contract, dataset) if leading else np.array([], np.intp)
     for axis in contract.dims:
         if axis == contract.lead or axis not in dataset.dims:
             continue
@@ -156,7 +158,8 @@ def write_region(path: str | Path, dataset: xr.Dataset) -> None:
         if tuple(field.dims) != _dims(array):
             raise StoreError(f"variable {name} has dimensions {field.dims}; the store's are {_dims(array)}.")
         values = np.asarray(field.values, dtype=contract.dtype)
-        for source, target in _runs(position):
+        places = _runs(position) if name in leading else [(slice(None), slice(None))]
+        for source, target in places:
             with writing(path):
                 array[target] = values[source]
 
@@ -195,6 +198,10 @@ def write_sample_coordinates(path: str | Path, values: Mapping[str, xr.DataArray
 def _positions(path: str | Path, group: zarr.Group, contract: Contract, dataset: xr.Dataset) -> NDArray[np.intp]:
     """Where the data go along the store's leading dimension."""
     lead = contract.lead
+    if lead not in dataset.coords:
+        raise StoreError(
+            f"the data must have the coordinate {lead}, which says where they go in {path}; they have {list(dataset.coords)}."
+        )
     stored = _decode_time(group) if lead == "time" else _values(group, lead)
     wanted = np.atleast_1d(dataset[lead].values)
     wanted = wanted.astype("datetime64[ns]") if lead == "time" else wanted

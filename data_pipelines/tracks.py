@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from data_pipelines.contracts import contract_of
-from data_pipelines.frames import DatasetReader, Reader, StoreReader
+from data_pipelines.frames import DatasetReader, Reader, StoreReader, is_raw
 from data_pipelines.store import load_checked, open_store
 from data_pipelines.variables import Channel
 
@@ -77,8 +77,8 @@ def open_tracks(
         If a channel or a static field is missing, or one of them varies in time.
     """
     dataset = source if isinstance(source, xr.Dataset) else open_store(source)
-    in_hand = isinstance(source, xr.Dataset)
-    reader = DatasetReader(dataset, channels) if in_hand else StoreReader(str(source), dataset, channels)
+    raw = not isinstance(source, xr.Dataset) and is_raw(dataset, channels)
+    reader = StoreReader(str(source), dataset, channels) if raw else DatasetReader(dataset, channels)
     time = time_axis(dataset)
     fixed = _static(dataset, static)
     if contract_of(dataset).lead == "time":

@@ -121,6 +121,10 @@ _BY_VARIABLE = {
 }
 
 
+# Names that say a height [m], not what the store keeps [m2 s-2].
+_HEIGHTS = re.compile(r"(gh|hgt|geopotential_height|orog|orography)_?\d*(hPa)?")
+
+
 @dataclass(frozen=True)
 class Conversion:
     """new = scale * old + offset."""
@@ -173,3 +177,8 @@ def conversion(variable: Variable, units: str) -> Conversion | None:
     pair = (spelled, variable.units)
     found = _BY_VARIABLE.get(variable.name, {}).get(pair) or _CONVERSIONS.get(pair)
     return None if found is None else Conversion(*found)
+
+
+def usual_units(variable: Variable, source_name: str) -> str:
+    """Units of a field whose file says none: those of the store, and metres where its name says that it is a height."""
+    return "m" if _HEIGHTS.fullmatch(source_name) else variable.units

@@ -18,13 +18,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from data_pipelines.dates import parse_date
 from forecast.forecaster import Forecaster, ForecastError
 from forecast.requirements import Requirements
 
@@ -191,7 +191,7 @@ def read_description(folder: str | Path) -> Description:
             f"there is no checkpoint in {folder}: {DESCRIPTION} is missing. Give a folder that save_checkpoint wrote."
         )
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path} is no JSON ({error}). Copy the checkpoint again.") from error
     known = {field.name: field.type for field in fields(Description)}
@@ -204,7 +204,7 @@ def read_description(folder: str | Path) -> Description:
             f"{path} must hold the keys {sorted(known)}; missing: {missing or 'none'}, unknown: {unknown or 'none'}. Save the "
             "model again with this version."
         )
-    if values["model"] not in MODELS:
+    if not isinstance(values["model"], str) or values["model"] not in MODELS:
         raise CheckpointError(f"{path} names the network {values['model']!r}; this version of skysolve has {sorted(MODELS)}.")
     for key, kind in known.items():
         if str(kind).startswith("dict") and not isinstance(values[key], dict):
@@ -221,10 +221,10 @@ def parse_span(span: tuple[str, str] | str) -> str:
     CheckpointError
         If it is not two dates in order.
     """
-    parts = span.split("/") if isinstance(span, str) else [str(part) for part in span]
     try:
-        start, end = (np.datetime64(part, "h") for part in parts)
-    except ValueError as error:
+        parts = span.split("/") if isinstance(span, str) else [str(part) for part in span]
+        start, end = (parse_date(part, "training_span").astype("datetime64[h]") for part in parts)
+    except (TypeError, ValueError) as error:
         raise CheckpointError(f"training_span must be 'START/END' in ISO 8601; got {span!r}.") from error
     if not start <= end:
         raise CheckpointError(f"training_span must end after it starts; got {span!r}.")

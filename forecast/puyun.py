@@ -25,7 +25,7 @@ from data_pipelines.variables import VARIABLES, Channel
 from forecast.layers.large_kernel_attention import ATTENTIONS, ChannelNorm, ScaledPointwise
 from forecast.layers.patches import PatchEmbedding, PatchUnembedding, check_patch
 from forecast.layers.time_embedding import TimeEmbedding, feature_count, time_features
-from forecast.requirements import Requirements
+from forecast.requirements import GRID_TOLERANCE, Requirements
 
 
 @dataclass
@@ -74,6 +74,8 @@ class PuYunConfig:
                 raise ValueError(f"{name} must be at least 1; got {value}.")
         if not self.depth or min(self.depth) < 1:
             raise ValueError(f"depth must hold at least one stage of at least one block; got {self.depth}.")
+        if self.calibrated_steps < 0:
+            raise ValueError(f"calibrated_steps must be at least 0, which is none; got {self.calibrated_steps}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1); got {self.dropout}.")
 
@@ -128,6 +130,16 @@ class PuYun(nn.Module):
     statistics
         `data_pipelines.statistics.compute_statistics` of the training span. Without it the normalisation is
         the identity until a state dict is loaded.
+
+    Raises
+    ------
+    ValueError
+        If the grid cannot be divided into patches, or the statistics lack a channel, are of another grid, or cannot
+        normalise: a field that never changes has a standard deviation of 0.
+
+    Notes
+    -----
+    A variable that `data_pipelines.variables` does not know is taken for a scalar: across a pole it keeps its sign.
     """
 
     mean: Tensor
@@ -155,7 +167,7 @@ class PuYun(nn.Module):
         self.register_buffer(
             "position", torch.cat([latitude.sin(), latitude.cos()]).expand(2, rows, columns).clone(), persistent=False
         )
-        odd = [-1.0 if VARIABLES[Channel.parse(name).variable].odd_across_pole else 1.0 for name in requirements.channels]
+        odd = [-1.0 if _is_odd(Channel.parse(name).variable) else 1.0 for name in requirements.channels]
         self.register_buffer("odd_input", self._input_signs(torch.tensor(odd)), persistent=False)
 
         inputs = channels * (requirements.history + 2) + len(requirements.forcings) + 2
@@ -207,6 +219,7 @@ class PuYun(nn.Module):
                 "mean_field": np.zeros(shape), "deviation_field": np.ones(shape),
             }  # fmt: skip
         else:
+            _check_statistics(statistics, self.requirements)
             chosen = statistics.sel(channel=list(self.requirements.channels))
             values = {
                 "mean": chosen["mean"].values,
@@ -272,9 +285,10 @@ class PuYun(nn.Module):
     ) -> Float[Tensor, "batch channel lat lon"]:
         """Weigh the anomalies of the forecast and of its initial state, see `forecast.calibration`.
 
-        Anomalies are from the mean of the hour of day. What is carried on to the next step is `fields`, not this.
+        Anomalies are from the mean of the hour of day. What is carried on to the next step is `fields`, not this. At lead
+        time 0 there is nothing to weigh.
         """
-        if not self.is_calibrated:
+        if not self.is_calibrated or lead_hours <= 0:
             return fields
         step = min(round(lead_hours / self.requirements.step_hours), self.config.calibrated_steps)
         of_forecast, of_initial = self.calibration[step - 1, ..., None]
@@ -320,3 +334,33 @@ class PuYun(nn.Module):
     def parameter_count(self) -> int:
         """Trainable numbers."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _is_odd(variable: str) -> bool:
+    known = VARIABLES.get(variable)
+    return known is not None and known.odd_across_pole
+
+
+def _check_statistics(statistics: xr.Dataset, requirements: Requirements) -> None:
+    there = [str(name) for name in statistics["channel"].values]
+    missing = [name for name in requirements.channels if name not in there]
+    if missing:
+        raise ValueError(f"statistics lack the channels {missing}; they have {there}. Compute them of the same analysis.")
+    for axis in ("latitude", "longitude"):
+        have, wanted = np.asarray(statistics[axis].values, dtype=float), np.asarray(getattr(requirements, axis))
+        if have.shape != wanted.shape or not np.allclose(have, wanted, atol=GRID_TOLERANCE, rtol=0):
+            raise ValueError(
+                f"statistics are of another grid: {axis} has {have.size} points from {have[0]:g} to {have[-1]:g}; the model's "
+                f"has {wanted.size} from {wanted[0]:g} to {wanted[-1]:g}. Compute them of the same analysis."
+            )
+    chosen = statistics.sel(channel=list(requirements.channels))
+    for name in ("mean", "standard_deviation", "tendency_standard_deviation", "mean_field", "standard_deviation_field"):
+        values = chosen[name].values
+        lowest = 0.0 if name.endswith("deviation") else -np.inf
+        good = np.isfinite(values) & (values > lowest)
+        if not good.all():
+            bad = [channel for channel, one in zip(requirements.channels, good, strict=True) if not one.all()]
+            raise ValueError(
+                f"{name} of {bad} must be finite{' and above 0' if lowest == 0.0 else ''} to normalise by; a field that never "
+                "changes, or lacks points (NaN) such as sea temperature on land, cannot be a channel. Leave it out."
+            )

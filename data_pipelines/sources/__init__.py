@@ -9,11 +9,15 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
 from data_pipelines.combine import Join, Piece, combine
+from data_pipelines.dates import first_moment
 from data_pipelines.locations import is_url
-from data_pipelines.standardise import MissingVariable, Selection, SourceError, restricted
+from data_pipelines.standardise import LEFT_OUT, SPAN, MissingVariable, OutsideSpan, Selection, SourceError, restricted
+
+Span = tuple[np.datetime64, np.datetime64]  # first and last time
 
 __all__ = ["Selection", "SourceError", "locations_of", "open_source", "open_sources"]
 
@@ -53,15 +57,44 @@ def open_sources(sources: Sequence[str | Path], selection: Selection | None = No
         raise SourceError("source is empty; give a path, a URL, a folder or a glob.")
     pieces: list[Piece] = []
     missing: dict[str, list[str]] = {}
-    for source in sources:
-        for location in locations_of(source):
-            opened, lacking = _open_what_it_has(location, selection)
-            pieces += opened
-            for name, why in lacking.items():
-                missing.setdefault(name, []).append(why)
+    spans: list[Span] = []
+    locations = [part for source in sources for location in locations_of(source) for part in _unpacked(location)]
+    each = restricted(selection, one_of_several=len(locations) > 1)
+    outside: list[OutsideSpan] = []
+    for location in locations:
+        try:
+            opened, lacking = _open_what_it_has(location, each)
+        except OutsideSpan as error:
+            spans.append(error.span)
+            outside.append(error)
+            continue
+        pieces += opened
+        spans += [piece.data.attrs.pop(SPAN) for piece in opened if SPAN in piece.data.attrs]
+        for name, why in lacking.items():
+            missing.setdefault(name, []).append(why)
+    _refuse_beyond(selection, spans, sources)
     held = {str(name) for piece in pieces for name in piece.data.data_vars}
+    for one in outside:
+        if not one.fields_are_in(held):
+            raise one
     _refuse_missing(selection, held, missing, sources)
-    return combine(pieces, join)
+    combined = combine(pieces, join)
+    if outside:
+        note = f"{len(outside)} of {len(locations)} files hold no time of those asked for"
+        combined.attrs[LEFT_OUT] = [*combined.attrs[LEFT_OUT], note]
+    return combined
+
+
+def _refuse_beyond(selection: Selection, spans: Sequence[Span], sources: Sequence[str | Path]) -> None:
+    """Raise SourceError if the span asked for begins before, or ends after, what all sources together have."""
+    if not spans:
+        return
+    first, last = min(span[0] for span in spans), max(span[1] for span in spans)
+    listed = ", ".join(str(source) for source in sources)
+    if selection.start is not None and first_moment(selection.start, "start") < first:
+        raise SourceError(f"start={selection.start} is before {listed} begins: it spans {first} to {last}.")
+    if selection.end is not None and first_moment(selection.end, "end") > last:
+        raise SourceError(f"end={selection.end} is after {listed} ends: it spans {first} to {last}.")
 
 
 def _open_what_it_has(location: str | Path, selection: Selection) -> tuple[list[Piece], dict[str, str]]:
@@ -132,6 +165,15 @@ def _files_in(folder: Path) -> list[str | Path]:
     return found
 
 
+def _unpacked(location: str | Path) -> list[str | Path]:
+    """A location, or the files in it where it is a ZIP file."""
+    if is_url(location) or Path(location).is_dir() or _format_of(Path(location)) != "zip":
+        return [location]
+    from data_pipelines.sources.netcdf import unpack
+
+    return [part for member in unpack(Path(location)) for part in _unpacked(member)]
+
+
 def _open_location(location: str | Path, selection: Selection) -> list[Piece]:
     from data_pipelines.sources import grib, netcdf, zarr
 
@@ -143,8 +185,6 @@ def _open_location(location: str | Path, selection: Selection) -> list[Piece]:
         return [netcdf.open_netcdf_source(path, selection)]
     if kind == "grib":
         return grib.open_grib_source(path, selection)
-    if kind == "zip":
-        return [piece for member in netcdf.unpack(path) for piece in _open_location(member, selection)]
     raise SourceError(f"{path} is no Zarr store and no NetCDF, GRIB or ZIP file: {_first_bytes(path)}.")
 
 

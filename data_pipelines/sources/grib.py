@@ -12,7 +12,16 @@ from typing import BinaryIO
 import xarray as xr
 
 from data_pipelines.combine import Piece
-from data_pipelines.standardise import LEFT_OUT, MissingVariable, OtherMember, Selection, SourceError, restricted, standardise
+from data_pipelines.standardise import (
+    LEFT_OUT,
+    MissingVariable,
+    OtherMember,
+    OutsideSpan,
+    Selection,
+    SourceError,
+    restricted,
+    standardise,
+)
 
 
 def open_grib_source(path: Path, selection: Selection) -> list[Piece]:
@@ -44,10 +53,13 @@ def open_grib_source(path: Path, selection: Selection) -> list[Piece]:
                     asked = restricted(asked, variables=rest)
                     continue
             except SourceError as error:
-                if len(parts) == 1 or (_holds_wanted(part, wanted) and not isinstance(error, OtherMember)):
+                if len(parts) == 1 or (_holds_wanted(part, wanted) and not isinstance(error, OtherMember | OutsideSpan)):
                     raise
                 problems.append(error)
             break
+    outside = next((problem for problem in problems if isinstance(problem, OutsideSpan)), None)
+    if outside is not None and not pieces:
+        raise outside
     if wanted - found:
         missing = sorted(wanted - found)[0]
         raise MissingVariable(

@@ -413,11 +413,28 @@ def test_derived_variable_is_stored_and_its_inputs_only_if_asked_for(tmp_path: P
     stored = open_analysis(tmp_path / "a.zarr")
     assert list(stored.data_vars) == ["u_component_of_wind", "wind_speed"]
     np.testing.assert_allclose(stored["wind_speed"], np.abs(stored["u_component_of_wind"]) * np.sqrt(1.25), rtol=1e-6)
+    asked = Selection(variables=["wind_speed"])  # named twice, as a newcomer does
+    build_analysis_store([path], tmp_path / "only.zarr", asked, Recipe(derive=("wind_speed",)))
+    assert list(open_analysis(tmp_path / "only.zarr").data_vars) == ["wind_speed"]
     report = build_analysis_store([path], tmp_path / "b.zarr", None, Recipe(derive=("wind_speed",)))
     assert len(open_analysis(tmp_path / "b.zarr").data_vars) == 3
     assert any(change.startswith("wind_speed computed from u_component_of_wind") for change in report.changes)
     with pytest.raises(ValueError, match="cannot be derived"):
         build_analysis_store([path], tmp_path / "c.zarr", None, Recipe(derive=("vortexiness",)))
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_block_is_read_out_of_the_graph_of_some_blocks(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """dask looks at the whole graph for every read: at that of 40 years it took longer than the read."""
+    read, tasks = build._read, []
+    monkeypatch.setattr(build, "_read", lambda lazy, remote: tasks.append(len(lazy.__dask_graph__())) or read(lazy, remote))
+    hashes = set()
+    for per_graph in (512, 5, 1):
+        monkeypatch.setattr(build, "_BLOCKS_PER_GRAPH", per_graph)
+        hashes.add(build_analysis_store([source], tmp_path / f"{per_graph}.zarr").data_hash)
+    assert len(hashes) == 1
+    assert len(tasks) == 36
+    assert max(tasks[24:]) < max(tasks[12:24]) < max(tasks[:12])
 
 
 def test_progress_reaches_the_end(tmp_path: Path, source: Path) -> None:

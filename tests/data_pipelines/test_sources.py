@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 import zipfile
@@ -16,7 +17,7 @@ from data_pipelines.sample import is_sample, sample_sources
 from data_pipelines.sources import Selection, SourceError, open_source, open_sources
 from data_pipelines.sources.grib import _message_length
 from data_pipelines.standardise import LEFT_OUT, NOTES, standardise
-from tests.helpers.raw_layouts import arco, cds_legacy, cds_new, weatherbench
+from tests.helpers.raw_layouts import arco, cds_legacy, cds_new, times, weatherbench
 from tests.helpers.web_server import web_server
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "data_pipelines"
@@ -304,6 +305,64 @@ def test_folder_and_glob_of_months(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not data")
     for source in (tmp_path, f"{tmp_path}/era5_*.nc"):
         np.testing.assert_array_equal(open_source(source)["temperature"], standardise(raw)["temperature"])
+
+
+def months(folder: Path) -> Path:
+    """Four days, a file each."""
+    folder.mkdir()
+    for day in range(10, 14):
+        cds_new(steps=4, start=f"2020-02-{day}").drop_vars("expver").to_netcdf(folder / f"{day}.nc")
+    return folder
+
+
+def test_span_of_a_folder_reaches_over_its_files(tmp_path: Path) -> None:
+    """No single file has it all, and the files outside do not count."""
+    folder = months(tmp_path / "months")
+    data = open_source(folder, Selection(start="2020-02-11T06", end="2020-02-12"))
+    np.testing.assert_array_equal(data["time"], times(7, "2020-02-11T06"))
+    assert "2 of 4 files hold no time of those asked for" in data.attrs[LEFT_OUT]
+    assert "span" not in data.attrs
+    one_file = open_source(folder, Selection(start="20200211", end="2020-02-11", variables=["t"]))
+    np.testing.assert_array_equal(one_file["temperature"], standardise(cds_new(start="2020-02-11"))["temperature"])
+
+
+@pytest.mark.parametrize(
+    ("span", "message"),
+    [
+        ({"start": "2020-02-09"}, "start=2020-02-09 is before .*months begins: it spans 2020-02-10T00.* to 2020-02-13T18"),
+        ({"end": "2020-02-14"}, "end=2020-02-14 is after .*months ends: it spans 2020-02-10"),
+        ({"start": "2020-02-11T01", "end": "2020-02-11T05"}, "no time is left: start=2020-02-11T01"),
+    ],
+)
+def test_span_beyond_all_files_of_a_folder_is_refused(tmp_path: Path, span: dict[str, str], message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        open_source(months(tmp_path / "months"), Selection(**span))
+
+
+def test_span_that_would_lose_a_variable_is_refused(tmp_path: Path) -> None:
+    """The only file with pressure holds none of the times: without it the store would lack a variable that was there."""
+    folder = months(tmp_path / "months")
+    cds_legacy().isel(expver=0, drop=True).to_netcdf(tmp_path / "surface.nc")
+    wanted = Selection(start="2020-02-11", end="2020-02-11")
+    with pytest.raises(SourceError, match="no time is left.*surface.nc spans 2020-02-27"):
+        open_sources([folder, tmp_path / "surface.nc"], wanted)
+    only = dataclasses.replace(wanted, variables=["temperature"])
+    assert list(open_sources([folder, tmp_path / "surface.nc"], only).data_vars) == ["temperature"]
+
+
+def test_grib_outside_the_span_is_no_missing_variable(tmp_path: Path) -> None:
+    for number in range(2):
+        shutil.copy(GOLDEN / "era5_uk_hourly.grib", tmp_path / f"{number}.grib")
+    with pytest.raises(SourceError, match=r"start=1900-01-01 is before .* begins"):
+        open_source(tmp_path, Selection(start="1900-01-01", end="1900-01-02", variables=["t2m"]))
+
+
+def test_zip_gives_the_variables_asked_for_though_no_member_has_all(tmp_path: Path) -> None:
+    rain = cds_new().isel(pressure_level=0, drop=True).rename(t="tp")
+    rain["tp"] = ((rain["tp"] - 200) / 1e5).assign_attrs(units="m")
+    path = zipped(tmp_path / "download.nc", {"instant.nc": cds_new(), "accum.nc": rain}, tmp_path / "parts")
+    data = open_source(path, Selection(variables=["tp", "t"]))
+    assert list(data.data_vars) == ["temperature", "total_precipitation"]
 
 
 def test_folder_of_stores_and_files_is_put_side_by_side(tmp_path: Path) -> None:

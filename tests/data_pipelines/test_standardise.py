@@ -191,7 +191,7 @@ def test_span_outside_the_source_is_refused(selection: dict[str, str], message: 
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
-        ({"start": "yesterday"}, "start must be a date such as 2020-01-31"),
+        ({"start": "yesterday"}, "start must be a date in UTC such as 2020-01-31"),
         ({"every": "often"}, "every must be a step such as 6h"),
         ({"every": "0h"}, "every must be a step"),
         ({"units": {"tmp": "K"}}, r"units names \['tmp'\]"),
@@ -238,6 +238,59 @@ def test_forecast_steps_without_valid_time_are_refused() -> None:
     raw = layouts.cds_new().rename(valid_time="time").expand_dims(prediction_timedelta=3)
     with pytest.raises(SourceError, match="forecast dimension prediction_timedelta with 3 steps"):
         standardise(raw)
+
+
+@pytest.mark.parametrize(
+    ("name", "lead"),
+    [
+        ("prediction_timedelta", np.timedelta64(86_400 * 10**9, "ns")),
+        ("step", xr.DataArray(1440, attrs={"units": "minutes"})),
+        ("lead_time", xr.DataArray(24.0, attrs={"units": "hours"})),
+    ],
+)
+def test_one_lead_of_a_forecast_holds_a_lead_after_its_initial_time(name: str, lead: Any) -> None:
+    """What `forecast.isel(prediction_timedelta=4)` leaves: a number beside the fields, and initial times."""
+    raw = layouts.cds_new().drop_vars("expver").rename(valid_time="time")
+    out = standardise(raw.assign_coords({name: lead}))
+    np.testing.assert_array_equal(out["time"], raw["time"].values + np.timedelta64(24, "h"))
+    assert f"time is the initial time; {name}, 24 h, added to it" in out.attrs[NOTES]
+
+
+def test_lead_beside_a_valid_time_is_not_added_again() -> None:
+    """CF keeps the valid time in `time`, and says `forecast_period` and the initial time beside it."""
+    raw = layouts.cds_new().drop_vars("expver").rename(valid_time="time")
+    lead = xr.DataArray(24, attrs={"units": "hours"})
+    for beside in ({"forecast_period": lead}, {"step": lead, "forecast_reference_time": raw["time"] - np.timedelta64(24, "h")}):
+        np.testing.assert_array_equal(standardise(raw.assign_coords(beside))["time"], raw["time"])
+    initial = raw.rename(time="forecast_reference_time").assign_coords(forecast_period=lead)
+    np.testing.assert_array_equal(standardise(initial)["time"], raw["time"].values + np.timedelta64(24, "h"))
+    moment = initial.isel(forecast_reference_time=0)
+    assert standardise(moment)["time"].values[0] == raw["time"].values[0] + np.timedelta64(24, "h")
+    named = raw.assign_coords(forecast_period=lead)
+    named["time"].attrs["standard_name"] = "forecast_reference_time"
+    np.testing.assert_array_equal(standardise(named)["time"], raw["time"].values + np.timedelta64(24, "h"))
+
+
+def test_lead_beside_valid_times_is_not_added_to_them() -> None:
+    lead = xr.DataArray(24, attrs={"units": "hours"})
+    raw = layouts.cds_new().assign_coords(step=lead)
+    np.testing.assert_array_equal(standardise(raw)["time"], raw["valid_time"])
+
+
+def test_lead_without_units_cannot_say_when_the_fields_hold() -> None:
+    raw = layouts.cds_new().drop_vars("expver").rename(valid_time="time")
+    with pytest.raises(SourceError, match="has step 24 with units '1'; a lead time in"):
+        standardise(raw.assign_coords(step=24))
+    np.testing.assert_array_equal(standardise(raw.assign_coords(step=0))["time"], raw["time"])
+
+
+def test_times_that_float32_blurs_are_whole_seconds_again() -> None:
+    raw = layouts.cds_new()
+    blurred = raw["valid_time"].values + np.array([0, 110, -110, 0]) * np.timedelta64(1, "ms")
+    out = standardise(raw.assign_coords(valid_time=blurred))
+    np.testing.assert_array_equal(out["time"], raw["valid_time"])
+    assert "times rounded to whole seconds" in out.attrs[NOTES]
+    assert "times rounded to whole seconds" not in standardise(raw).attrs[NOTES]
 
 
 def test_valid_time_beside_the_time_axis_wins() -> None:
@@ -361,6 +414,17 @@ def test_different_levels_cannot_share_one_axis() -> None:
         SourceError, match=r"lie on different levels: geopotential has \[850\]; temperature has \[500, 850\].*levels=\[850\]"
     ):
         standardise(both.assign(z=both["z"].expand_dims(level=[850]).assign_attrs(units="m**2 s**-2")))
+
+
+@pytest.mark.parametrize("name", ["gh", "geopotential_height", "gh500", "z"])
+def test_height_without_units_is_in_metres(name: str) -> None:
+    """5500 is a height [m], and a geopotential [m2 s-2] that the audit would let pass."""
+    raw = layouts.cds_new().isel(pressure_level=0).rename(t=name)
+    raw[name].attrs = {}
+    out = standardise(raw.drop_vars("pressure_level") if name == "gh500" else raw)
+    factor, units = (1.0, "m2 s-2") if name == "z" else (9.80665, "m")
+    np.testing.assert_allclose(out["geopotential"].isel(level=0), raw[name] * factor, rtol=1e-6)
+    assert f"geopotential says no units; taken to be in {units}" in out.attrs[NOTES]
 
 
 def test_second_name_of_the_same_field_is_left_out() -> None:

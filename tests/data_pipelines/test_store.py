@@ -251,6 +251,7 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
         (lambda data: data.assign_coords(level=[300, 850]), "level of the data differs"),
         (lambda data: data.rename(temperature="vorticity"), r"vorticity is not in .* it holds"),
         (lambda data: data.transpose("time", "latitude", ...), "the store's are"),
+        (lambda data: data.drop_vars("time"), "must have the coordinate time, which says where they go"),
     ],
 )
 def test_write_that_does_not_fit_is_refused(tmp_path: Path, change: Any, message: str) -> None:
@@ -258,6 +259,17 @@ def test_write_that_does_not_fit_is_refused(tmp_path: Path, change: Any, message
     create_analysis_store(tmp_path / "a.zarr", data)
     with pytest.raises(StoreError, match=message):
         write_analysis(tmp_path / "a.zarr", change(data.drop_vars("land_sea_mask")))
+
+
+def test_static_field_in_a_region_is_written_whole_and_not_over_its_rows(tmp_path: Path) -> None:
+    """Its first axis is latitude: at the positions of times 2 and 3 it would lose rows 2 and 3."""
+    data = make_analysis()
+    create_analysis_store(tmp_path / "a.zarr", data)
+    data["land_sea_mask"] = data["land_sea_mask"] * 0.5
+    write_analysis(tmp_path / "a.zarr", data.isel(time=slice(2, 4)))
+    np.testing.assert_array_equal(open_analysis(tmp_path / "a.zarr")["land_sea_mask"], data["land_sea_mask"])
+    write_analysis(tmp_path / "a.zarr", data[["land_sea_mask"]] * 2)
+    np.testing.assert_array_equal(open_analysis(tmp_path / "a.zarr")["land_sea_mask"], data["land_sea_mask"] * 2)
 
 
 def test_group_inside_a_store_is_refused(tmp_path: Path) -> None:

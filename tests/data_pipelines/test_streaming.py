@@ -13,9 +13,10 @@ import xarray as xr
 from torch.utils.data import DataLoader
 
 import data_pipelines.store
-from data_pipelines.frames import DatasetReader, StoreReader, plan_parts
+from data_pipelines.frames import DatasetReader, StoreReader, open_reader, plan_parts
 from data_pipelines.store import StoreError, create_analysis_store, open_analysis, write_analysis
 from data_pipelines.streaming import Window, WindowStream, epoch_order
+from data_pipelines.tracks import open_tracks
 from data_pipelines.variables import Channel
 from tests.helpers.analyses import make_analysis
 
@@ -323,6 +324,30 @@ def test_readers_agree_for_any_chunks_and_choice_of_levels(tmp_path, monkeypatch
     DatasetReader(dataset, channels).read(range(2, 6, 3), expected)
     np.testing.assert_array_equal(got, expected)
     np.testing.assert_array_equal(got[:, 0], analysis["temperature"].sel(level=levels[0]).values[[2, 5]])
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"_FillValue": np.float32(9.96921e36), "compressors": ()},
+        {"missing_value": np.float32(-1.0), "_FillValue": np.float32(-1.0), "compressors": ()},
+        {"scale_factor": np.float32(16.0), "compressors": ()},
+        {"compressors": ()},
+    ],
+)
+def test_store_of_others_gives_by_its_path_what_xarray_decodes(tmp_path, analysis, how):
+    """Packed values, and a number for what is missing: the bytes alone are not the fields."""
+    data = analysis[["mean_sea_level_pressure"]].copy(deep=True)
+    data["mean_sea_level_pressure"][7, 3] = np.nan
+    path = tmp_path / "foreign.zarr"
+    data.to_zarr(path, zarr_format=3, encoding={"mean_sea_level_pressure": how})
+    opened = open_analysis(path)
+    _, reader = open_reader(path, [Channel("mean_sea_level_pressure")])
+    assert isinstance(reader, StoreReader) == (len(how) == 1)
+    for one in (reader, open_tracks(path, [Channel("mean_sea_level_pressure")])[1][0].reader):
+        got = np.empty((4, 1, 7, 12), np.float32)
+        assert one.read(range(5, 9), got).all()
+        np.testing.assert_array_equal(got[:, 0], opened["mean_sea_level_pressure"].values[5:9])
 
 
 def test_reading_overlaps_with_the_consumer(analysis, monkeypatch):

@@ -184,7 +184,18 @@ def test_a_requirement_that_is_missing_is_refused(folder):
         load_checkpoint(folder)
 
 
-@pytest.mark.parametrize("span", ["2021", "2021-01-01/soon", "a/b/c"])
+def test_a_network_that_is_no_name_is_refused(folder):
+    change_json(folder, model=["Extrapolation"])
+    with pytest.raises(CheckpointError, match=r"names the network \['Extrapolation'\]"):
+        load_checkpoint(folder)
+
+
+def test_a_compact_date_is_that_date_and_no_far_year():
+    """NumPy reads 20210101 as the year 20,210,101, and no year that is scored would lie inside the span."""
+    assert parse_span("20210101/20210201") == "2021-01-01T00/2021-02-01T00"
+
+
+@pytest.mark.parametrize("span", ["2021", "2021-01-01/soon", "a/b/c", 5, [1, 2], "NaT/2021-01-01"])
 def test_a_training_span_that_is_none_is_refused(span):
     with pytest.raises(CheckpointError, match="training_span must be 'START/END'"):
         parse_span(span)

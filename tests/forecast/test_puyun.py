@@ -1,14 +1,16 @@
 """The network: sizes, symmetries, units, and that every input matters."""
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from forecast.puyun import PuYun, PuYunConfig
 from forecast.requirements import Requirements
-from tests.helpers.puyun import SIXTY_NINE, make_puyun, make_requirements, model_config
+from tests.helpers.puyun import SIXTY_NINE, make_puyun, make_requirements, make_statistics, model_config
 
 TIME = np.array(["2026-01-01T06", "2026-01-03T18"], dtype="datetime64[ns]")
 SIZES = [
@@ -171,3 +173,42 @@ def test_wrong_settings_are_refused_by_name(settings: dict, message: str) -> Non
 def test_requirements_of_an_empty_state_are_refused() -> None:
     with pytest.raises(ValueError, match="channels is empty"):
         Requirements((), (90.0, -90.0), (0.0, 180.0))
+
+
+def never_changing(statistics: xr.Dataset) -> xr.Dataset:
+    return statistics.assign(tendency_standard_deviation=statistics["tendency_standard_deviation"] * [1.0, 0.0])
+
+
+def with_land(statistics: xr.Dataset) -> xr.Dataset:
+    return statistics.assign(mean_field=statistics["mean_field"].where(statistics["longitude"] > 20))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda made: made.isel(channel=[0]), r"statistics lack the channels \['u_component_of_wind_850'\]; they have"),
+        (lambda made: made.isel(latitude=slice(None, None, -1)), "another grid: latitude has 13 points from -90 to 90"),
+        (lambda made: made.isel(longitude=slice(12)), "another grid: longitude has 12 points"),
+        (never_changing, r"tendency_standard_deviation of \['u_component_of_wind_850'\] must be finite and above 0"),
+        (with_land, r"mean_field of \['mean_sea_level_pressure', .* must be finite to normalise"),
+    ],
+)
+def test_statistics_that_cannot_normalise_are_refused(change: Callable[[xr.Dataset], xr.Dataset], message: str) -> None:
+    """A mirrored climate, or a division by 0, would show in nothing but bad forecasts."""
+    need = make_requirements()
+    with pytest.raises(ValueError, match=message):
+        PuYun(PuYunConfig(width=8), need, change(make_statistics(need)))
+
+
+def test_variable_that_nobody_knows_is_a_scalar() -> None:
+    signs = make_puyun(make_requirements(channels=("foam", "u_component_of_wind_850"))).odd_input.flatten()
+    assert signs[:2].tolist() == [1.0, -1.0]
+
+
+def test_calibration_leaves_the_analysis_alone() -> None:
+    """Weights are kept by step from 1; place -1 of the list is the last step's."""
+    model = make_puyun(calibrated_steps=3)
+    model.calibration.fill_(0.5)
+    fields = frames_for(model)[:, -1]
+    assert model.calibrated(fields, fields, TIME, 0) is fields
+    assert not torch.equal(model.calibrated(fields, fields, TIME, 6), fields)

@@ -46,7 +46,11 @@ def make_statistics(requirements: Requirements) -> xr.Dataset:
             "mean_field": (("channel", "latitude", "longitude"), field + 5 * scale[:, None, None]),
             "standard_deviation_field": (("channel", "latitude", "longitude"), np.abs(field) + scale[:, None, None]),
         },
-        coords={"channel": list(requirements.channels)},
+        coords={
+            "channel": list(requirements.channels),
+            "latitude": list(requirements.latitude),
+            "longitude": list(requirements.longitude),
+        },
     )
 
 
