@@ -93,7 +93,7 @@ def load_moments(folders: Sequence[str], steps: int) -> list[Moments]:
     Raises
     ------
     ValueError
-        If a folder has none, they are damaged, or they are for another number of steps.
+        If a folder has none, they are damaged, or they are for another number of steps, channels or latitudes.
     """
     parts = []
     for folder in folders:
@@ -110,5 +110,10 @@ def load_moments(folders: Sequence[str], steps: int) -> list[Moments]:
             raise ValueError(
                 f"calibration_from must name trainings that were calibrated for {steps} steps; {folder} was for "
                 f"{len(parts[-1])}. Give both the same lead_until_hours."
+            )
+        if parts[-1].shape != parts[0].shape:
+            raise ValueError(
+                f"calibration_from must name trainings of the same channels and grid; {folders[0]} has (channels, latitudes) = "
+                f"{tuple(parts[0].shape[2:])}, {folder} has {tuple(parts[-1].shape[2:])}."
             )
     return parts

@@ -118,9 +118,9 @@ def test_killed_build_goes_on_where_it_stopped(tmp_path: Path, source: Path, mon
     read: list[int] = []
     original = build._read
 
-    def counted(dataset: xr.Dataset, block: slice, remote: bool) -> xr.Dataset:
-        read.append(block.start)
-        return original(dataset, block, remote)
+    def counted(lazy: xr.Dataset, remote: bool) -> xr.Dataset:
+        read.append(int((lazy["time"].values[0] - times(1)[0]) / np.timedelta64(6, "h")))
+        return original(lazy, remote)
 
     monkeypatch.setattr(build, "_read", counted)
     report = build_analysis_store([source], out)

@@ -68,3 +68,7 @@ def test_moments_are_read_as_they_were_written(tmp_path: Path) -> None:
         load_moments([str(tmp_path)], 2)
     with pytest.raises(ValueError, match="calibrate=true; .*none has no calibration.safetensors. Train it so"):
         load_moments([str(tmp_path / "none")], 1)
+    (tmp_path / "other").mkdir()
+    save_moments(tmp_path / "other", moments[..., :7])
+    with pytest.raises(ValueError, match=r"same channels and grid; .* = \(2, 13\), .*other has \(2, 7\)"):
+        load_moments([str(tmp_path), str(tmp_path / "other")], 1)
