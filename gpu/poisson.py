@@ -1,4 +1,4 @@
-"""Door to the CPU kernels of the Poisson equation (gpu/cpu/poisson_kernels.cpp): multigrid, its solve loop, triangular solves.
+"""Door to the CPU kernels of the Poisson equation (gpu/cpu/poisson): multigrid, its solve loop, triangular solves.
 
 It checks nothing: `solvers` calls it and has checked. Grids are (nx, ny, nz); two-dimensional ones have nx = 1.
 """
@@ -92,7 +92,7 @@ class Hierarchy:
             create(
                 (ctypes.c_int * 3)(*self.shape),
                 (ctypes.c_int * 3)(*map(int, periodic)),
-                (ctypes.c_float * 3)(*weight),
+                (ctypes.c_double * 3)(*weight),
                 _pointer(cells),
                 _pointers(faces),
                 _pointers(excess),
@@ -109,8 +109,8 @@ class Hierarchy:
         _function("cycle")(self._handle, _pointer(r), _pointer(z), ctypes.c_double(scale), ctypes.c_int(threads))
         return z * scale
 
-    def solve(self, right: np.ndarray, guess: np.ndarray, rtol: float, atol: float, maxiter: int, threads: int) -> Solved:
-        """Preconditioned conjugate gradients: float32 directions, float64 solution and true residuals; plain faces only."""
+    def solve(self, right: np.ndarray, guess: np.ndarray, tolerance: float, maxiter: int, threads: int) -> Solved:
+        """Preconditioned conjugate gradients until |right - A x| <= tolerance: float32 directions, float64 solution; plain faces only."""
         right, result = np.ascontiguousarray(right, np.float64), np.array(guess, np.float64, order="C")
         scale = max(float(np.abs(right).max()), float(np.abs(result).max())) or 1.0
         history, report = np.zeros(maxiter + 1), _Report()
@@ -118,7 +118,7 @@ class Hierarchy:
             self._handle,
             _pointer(right),
             _pointer(result),
-            *map(ctypes.c_double, (scale, rtol, atol)),
+            *map(ctypes.c_double, (scale, tolerance)),
             *map(ctypes.c_int, (maxiter, threads, history.size)),
             _pointer(history),
             ctypes.byref(report),

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from gpu.poisson import Solved
 from solvers.directions import conjugate_directions
 from solvers.outcome import Converged, NotConverged, NotFinite, NotPositiveDefinite, NotSolved, Outcome, Stalled
@@ -102,7 +104,7 @@ def solve_with_info(
     for index, (b, guess) in enumerate(zip(problem.compatible(vectors), guesses, strict=True)):
         x, info = _solve_vector(problem, b, guess, rtol, atol, maxiter, M)
         if int(info) != 0 and not isinstance(info, NotConverged) and isinstance(M, Multigrid):
-            # float32 is too coarse for a problem this ill-conditioned (a long closed channel): go on in float64
+            # float32 is too coarse for the coefficients of this problem: go on in float64
             again = preconditioner(problem, kind="incomplete-cholesky")
             x, info = _solve_vector(problem, b, x, rtol, atol, maxiter, again)
         solved[index] = problem.compatible(x)
@@ -136,11 +138,12 @@ def _vectors(problem: PoissonProblem, name: str, grid: Any) -> Any:
 def _solve_vector(
     problem: PoissonProblem, b: Any, guess: Any, rtol: float, atol: float, maxiter: int, M: Any
 ) -> tuple[Any, Outcome]:
-    if not (isinstance(M, Multigrid) and M.is_whole and problem.has_plain_faces):
+    if not (isinstance(M, Multigrid) and problem.has_plain_faces):
         A = problem.operator() if problem.library == "cupy" else problem.matrix()
         return conjugate_directions(A, b, guess, rtol=rtol, atol=atol, maxiter=maxiter, M=M)
     right, first = (problem.to_grid(vector).reshape(M.hierarchy.shape) for vector in (b / M.largest, guess))
-    solved = M.hierarchy.solve(right, first, rtol, atol / M.largest, maxiter, thread_count())
+    wanted = max(rtol * float(np.linalg.norm(b)), atol) / M.largest  # of b, whatever the first guess leaves
+    solved = M.hierarchy.solve(right, first, wanted, maxiter, thread_count())
     return problem.to_vector(solved.solution.reshape(problem.shape)), _outcome(solved, M.largest)
 
 

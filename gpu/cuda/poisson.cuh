@@ -23,8 +23,8 @@ struct Level {
   long row, plane;    // values from row to row and from plane to plane
   int coarsens[3];    // whether the next level halves this axis
   int periodic[3];
-  float weight[3];    // of a face, where faces are plain
-  float over;         // over-relaxation of the first colour
+  double weight[3];   // of a face, where faces are plain
+  float over;         // relaxation of the first colour; of both where an odd periodic axis ties cells of one colour
   const Code* code;                       // plain faces; null if they are stored
   const float *face_x, *face_y, *face_z;  // stored faces: of the cell's upper sides
   const float* diagonal;
@@ -36,21 +36,22 @@ SKYSOLVE_INLINE long row_start(const Level& level, int i, int j) { return (i + 1
 // Block of a row that holds the cells of one colour.
 SKYSOLVE_INLINE int parity(int i, int j, int colour) { return (i + j + colour) & 1; }
 
-struct PlainFaces {
+template <class Real> struct PlainFacesOf {
   const Code* code;
   long row, plane;
-  float wx, wy, wz;
-  SKYSOLVE_INLINE PlainFaces(const Level& l)
-      : code(l.code), row(l.row), plane(l.plane), wx(l.weight[0]), wy(l.weight[1]), wz(l.weight[2]) {}
-  SKYSOLVE_INLINE float diagonal(long c) const {
+  Real wx, wy, wz;
+  SKYSOLVE_INLINE PlainFacesOf(const Level& l)
+      : code(l.code), row(l.row), plane(l.plane), wx(Real(l.weight[0])), wy(Real(l.weight[1])), wz(Real(l.weight[2])) {}
+  SKYSOLVE_INLINE Real diagonal(long c) const {
     const int bits = code[c];
-    return float(bits & 3) * wx + float((bits >> 2) & 3) * wy + float((bits >> 4) & 3) * wz;
+    return Real(bits & 3) * wx + Real((bits >> 2) & 3) * wy + Real((bits >> 4) & 3) * wz;
   }
   // `down` and `up` are the places of the neighbours along z
-  template <class Real> SKYSOLVE_INLINE Real neighbours(const Real* x, long c, long down, long up) const {
-    return Real(wx) * (x[c - plane] + x[c + plane]) + Real(wy) * (x[c - row] + x[c + row]) + Real(wz) * (x[down] + x[up]);
+  template <class Value> SKYSOLVE_INLINE Real neighbours(const Value* x, long c, long down, long up) const {
+    return wx * (Real(x[c - plane]) + Real(x[c + plane])) + wy * (Real(x[c - row]) + Real(x[c + row])) + wz * (Real(x[down]) + Real(x[up]));
   }
 };
+using PlainFaces = PlainFacesOf<float>;
 
 struct StoredFaces {
   const float *fx, *fy, *fz, *d;

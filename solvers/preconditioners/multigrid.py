@@ -8,15 +8,14 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from gpu.poisson import CycleSettings, Hierarchy
-from solvers.boundary import DIRICHLET, NEUMANN, PERIODIC
+from solvers.boundary import DIRICHLET, PERIODIC
 from solvers.cells import AIR, FLUID, SOLID
 from solvers.faces import along, beyond
 from solvers.problem import PoissonProblem
 from solvers.threads import thread_count
 
-# benchmarks/poisson.py measures sweeps of 1 and 2 and relaxation of 1 and 1.15. These are not the best found:
-# over_coarse=1.15 took as many iterations or fewer on all six scenes, 11 instead of 75 through a thin gap.
-SETTINGS = {"sweeps_fine": 2, "sweeps_coarse": 2, "over_fine": 1.0, "over_coarse": 1.0, "tie": 1.0, "stiffness": 1.0}
+# benchmarks/poisson.py measures sweeps of 1 and 2 and relaxation of 1 and 1.15.
+SETTINGS = {"sweeps_fine": 2, "sweeps_coarse": 2, "over_fine": 1.0, "over_coarse": 1.15, "tie": 1.0, "stiffness": 1.0}
 
 
 class Multigrid(LinearOperator):
@@ -26,21 +25,19 @@ class Multigrid(LinearOperator):
     ----------
     problem
         On NumPy arrays.
-        On periodic axes the cycle sees walls instead: a preconditioner still, of more iterations (`is_whole` is False).
     settings
         A value for each field of `gpu.poisson.CycleSettings`.
     """
 
     def __init__(self, problem: PoissonProblem, settings: dict[str, float] | None = None) -> None:
-        self.is_whole = not any(PERIODIC in kinds for kinds in problem.sides)
-        problem = problem if self.is_whole else with_walls(problem)
         weights = [1 / spacing**2 for spacing in problem.spacing]
         lead = 3 - len(weights)
         self.largest = max(weights)
+        periodic = [False] * lead + [PERIODIC in kinds for kinds in problem.sides]
         scaled = [1.0] * lead + [weight / self.largest for weight in weights]
         faces, excess = (None, None) if problem.has_plain_faces else stored_faces(problem, self.largest)
         self.hierarchy = Hierarchy(
-            with_halo(problem), scaled, [False] * 3, CycleSettings(**{**SETTINGS, **(settings or {})}), faces, excess
+            with_halo(problem), scaled, periodic, CycleSettings(**{**SETTINGS, **(settings or {})}), faces, excess
         )
         isolated = problem.to_vector(problem.diagonal) == 0
         self.isolated = isolated if isolated.any() else None
@@ -67,14 +64,6 @@ def build(problem: PoissonProblem) -> LinearOperator:
     if problem.library != "numpy":
         raise TypeError("multigrid needs a problem on NumPy arrays; got CuPy. Take kind='fast-transform' or 'jacobi' there.")
     return Multigrid(problem)
-
-
-def with_walls(problem: PoissonProblem) -> PoissonProblem:
-    """The same problem with walls where an axis is periodic."""
-    sides = [(NEUMANN, NEUMANN) if PERIODIC in kinds else kinds for kinds in problem.sides]
-    return PoissonProblem(
-        problem.cells, problem.spacing, boundary=sides, fractions=problem.fractions, coefficients=problem.coefficients
-    )
 
 
 def with_halo(problem: PoissonProblem) -> np.ndarray:
