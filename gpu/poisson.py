@@ -110,7 +110,7 @@ class Hierarchy:
         return z * scale
 
     def solve(self, right: np.ndarray, guess: np.ndarray, tolerance: float, maxiter: int, threads: int) -> Solved:
-        """Preconditioned conjugate gradients until |right - A x| <= tolerance: float32 directions, float64 solution; plain faces only."""
+        """Conjugate gradients to |right - A x| <= tolerance: float32 directions, float64 solution; plain faces only."""
         right, result = np.ascontiguousarray(right, np.float64), np.array(guess, np.float64, order="C")
         scale = max(float(np.abs(right).max()), float(np.abs(result).max())) or 1.0
         history, report = np.zeros(maxiter + 1), _Report()
