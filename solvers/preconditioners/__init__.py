@@ -53,7 +53,7 @@ def best_kind(problem: PoissonProblem) -> str:
     """What "auto" stands for: what measured fastest.
 
     On the empty box the transform is exact, yet a transform costs as much as several cycles: on one thread the two are within a
-    quarter of each other on grids of up to 32^3 and 512^2; multigrid is 1.1 to 1.5 times faster at 64^3, 1.8 to 4 times at 128^3.
+    quarter of each other up to 32^3 and 512^2; multigrid is 1.1 to 1.5 times faster at 64^3, 1.8 to 4 times at 128^3.
     """
     from solvers.preconditioners.fast_transform import is_exact
 
