@@ -74,6 +74,17 @@ def _compiled(family: str, outputs: int, dtype: str, sorted_by_regime: bool) -> 
     return cupy().RawModule(code=source, options=COMPILER_OPTIONS, backend="nvrtc").get_function(entry)
 
 
+@functools.cache
+def raw_kernel(source: str, entry: str, options: tuple[str, ...]) -> Any:
+    """The kernel `entry` of CUDA C++ `source`, compiled at the first call."""
+    return _raw_module(source, options).get_function(entry)
+
+
+@functools.cache
+def _raw_module(source: str, options: tuple[str, ...]) -> Any:
+    return cupy().RawModule(code=source, options=options, backend="nvrtc")
+
+
 def run_kernel(family: str, outputs: int, v: Any, x: Any, *, scaled: float, sorted_by_regime: bool) -> Sequence[Any]:
     """Run one kernel on CuPy arrays.
 

@@ -38,6 +38,39 @@ class CycleSettings(ctypes.Structure):
     )
 
 
+class HostLevel(ctypes.Structure):
+    """A level of the cycle: `Level` of gpu/cuda/poisson.cuh, which tells the fields."""
+
+    _fields_ = (
+        ("n", ctypes.c_int * 3),
+        ("half", ctypes.c_int),
+        ("pitch", ctypes.c_int),
+        ("row", ctypes.c_long),
+        ("plane", ctypes.c_long),
+        ("coarsens", ctypes.c_int * 3),
+        ("periodic", ctypes.c_int * 3),
+        ("weight", ctypes.c_double * 3),
+        ("over", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("code", "face_x", "face_y", "face_z", "diagonal", "tie_x", "tie_y", "tie_z")),
+        *((name, ctypes.c_void_p) for name in ("x", "b", "r")),
+    )
+
+    @property
+    def cells(self) -> int:
+        """Of the grid, walls included."""
+        return int(np.prod(self.n))
+
+    @property
+    def values(self) -> int:
+        """Of one colour, walls included."""
+        return int(self.n[0] * self.n[1] * self.half)
+
+    @property
+    def has_odd_wrap(self) -> bool:
+        """Whether a periodic axis of odd length ties cells of one colour."""
+        return any(wraps and n % 2 for n, wraps in zip(self.n, self.periodic, strict=True))
+
+
 class _Report(ctypes.Structure):
     _fields_ = (
         ("residual", ctypes.c_double),
@@ -84,7 +117,7 @@ class Hierarchy:
         faces: Sequence[np.ndarray] | None = None,
         excess: Sequence[np.ndarray] | None = None,
     ) -> None:
-        self.shape = tuple(n - 2 for n in cells.shape)
+        self.shape, self.settings = tuple(n - 2 for n in cells.shape), settings
         create = _function("create")
         create.restype = ctypes.c_void_p
         cells = np.ascontiguousarray(cells)
@@ -100,6 +133,28 @@ class Hierarchy:
             )
         )
         weakref.finalize(self, _function("free"), self._handle)
+
+    @property
+    def count(self) -> int:
+        """How many levels there are."""
+        count = _function("count")
+        count.restype = ctypes.c_int
+        return int(count(self._handle))
+
+    def level(self, number: int) -> tuple[HostLevel, int]:
+        """One level, its pointers to the host's arrays, and how many values each of them holds."""
+        describe, level = _function("level"), HostLevel()
+        describe.restype = ctypes.c_int64
+        return level, int(describe(self._handle, ctypes.c_int(number), ctypes.byref(level)))
+
+    def bottom(self) -> tuple[np.ndarray, np.ndarray]:
+        """The coarsest level's inverse, float32 (m, m), and the places of its m cells, int64."""
+        function = _function("bottom")
+        function.restype = ctypes.c_int64
+        m = int(function(self._handle, None, None))
+        inverse, cells = np.zeros((m, m), np.float32), np.zeros(m, np.int64)
+        function(self._handle, _pointer(inverse), _pointer(cells))
+        return inverse, cells
 
     def cycle(self, r: np.ndarray, threads: int) -> np.ndarray:
         """One V-cycle from zero on a vector of the fluid cells' values; computed in float32."""

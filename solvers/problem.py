@@ -10,6 +10,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator
 
+from gpu import poisson_on_gpu
 from gpu.backend import library_of, namespace
 from solvers.boundary import NEUMANN, PERIODIC, BoundaryArgument, box_sides
 from solvers.cells import AIR, FLUID, SOLID
@@ -136,6 +137,8 @@ class PoissonProblem:
 
     def apply(self, grid: Any) -> Any:
         """A p on the grid, float64: p counts in fluid cells only, and the result is 0 elsewhere."""
+        if self.library == "cupy":
+            return poisson_on_gpu.apply(grid, self.diagonal, self.face_weights, [PERIODIC in kinds for kinds in self.sides])
         values = self.xp.where(self.fluid, grid, 0.0)
         total = self.diagonal * values
         for axis, weight in enumerate(self.face_weights):
@@ -204,6 +207,17 @@ class PoissonProblem:
         """
         return remove_means(self.xp, vector, self.pools)
 
+    def on_host(self) -> PoissonProblem:
+        """The same problem on NumPy arrays; itself if it is on them."""
+        if self.library == "numpy":
+            return self
+        faces = [
+            None if given is None else [_on_host(array) for array in given] for given in (self.fractions, self.coefficients)
+        ]
+        return PoissonProblem(
+            _on_host(self.cells), self.spacing, boundary=self.sides, fractions=faces[0], coefficients=faces[1]
+        )
+
     def gradient(self, grid: Any) -> list[Any]:
         """The slopes c grad p on the faces of each axis (n + 1 along it), 0 on closed faces; `grid` counts in fluid cells only.
 
@@ -249,22 +263,30 @@ class PoissonProblem:
         return f"PoissonProblem(shape={self.shape}, fluid={self.n}, spacing={self.spacing}, boundary={self.sides})"
 
 
-class GridOperator(LinearOperator):
-    """A symmetric operator on grids as one on vectors of the fluid cells' values, NumPy or CuPy."""
+class VectorOperator(LinearOperator):
+    """A symmetric operator on vectors of the fluid cells' values, NumPy or CuPy; a subclass defines `_matvec`."""
 
-    def __init__(self, problem: PoissonProblem, on_grid: Any) -> None:
-        self.problem, self.on_grid = problem, on_grid
+    def __init__(self, problem: PoissonProblem) -> None:
+        self.problem = problem
         super().__init__(np.dtype(np.float64), (problem.n, problem.n))
 
-    def _matvec(self, x: Any) -> Any:
-        return self.problem.to_vector(self.on_grid(self.problem.to_grid(x.ravel())))
-
-    def _adjoint(self) -> GridOperator:
+    def _adjoint(self) -> VectorOperator:
         return self
 
     def __matmul__(self, x: Any) -> Any:
         # SciPy's product would turn CuPy arrays into NumPy ones.
         return self._matvec(x) if getattr(x, "ndim", 0) == 1 and x.shape == (self.problem.n,) else super().__matmul__(x)
+
+
+class GridOperator(VectorOperator):
+    """A symmetric operator on grids, which takes and gives vectors."""
+
+    def __init__(self, problem: PoissonProblem, on_grid: Any) -> None:
+        super().__init__(problem)
+        self.on_grid = on_grid
+
+    def _matvec(self, x: Any) -> Any:
+        return self.problem.to_vector(self.on_grid(self.problem.to_grid(x.ravel())))
 
 
 def _on_host(array: Any) -> np.ndarray:

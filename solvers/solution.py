@@ -103,7 +103,7 @@ def solve_with_info(
     solved, outcomes = problem.xp.empty_like(vectors), []
     for index, (b, guess) in enumerate(zip(problem.compatible(vectors), guesses, strict=True)):
         x, info = _solve_vector(problem, b, guess, rtol, atol, maxiter, M)
-        if int(info) != 0 and not isinstance(info, NotConverged) and isinstance(M, Multigrid):
+        if int(info) != 0 and not isinstance(info, NotConverged) and isinstance(M, Multigrid) and M.device is None:
             # float32 is too coarse for the coefficients of this problem: go on in float64
             again = preconditioner(problem, kind="incomplete-cholesky")
             x, info = _solve_vector(problem, b, x, rtol, atol, maxiter, again)
@@ -138,7 +138,7 @@ def _vectors(problem: PoissonProblem, name: str, grid: Any) -> Any:
 def _solve_vector(
     problem: PoissonProblem, b: Any, guess: Any, rtol: float, atol: float, maxiter: int, M: Any
 ) -> tuple[Any, Outcome]:
-    if not (isinstance(M, Multigrid) and problem.has_plain_faces):
+    if not (isinstance(M, Multigrid) and M.device is None and problem.has_plain_faces):
         A = problem.operator() if problem.library == "cupy" else problem.matrix()
         return conjugate_directions(A, b, guess, rtol=rtol, atol=atol, maxiter=maxiter, M=M)
     right, first = (problem.to_grid(vector).reshape(M.hierarchy.shape) for vector in (b / M.largest, guess))

@@ -2,6 +2,7 @@
 //
 // What bounds it: memory. So a pass goes plane by plane, and every stage of a half-cycle (sweeps of both colours, residual,
 // restriction) follows the one before it by one plane: an array is read once and written once however many stages there are.
+#include <algorithm>
 #include <cstdint>
 
 #include "poisson/conjugate_gradients.h"
@@ -54,6 +55,20 @@ EXPORT(poisson_create)(const int* n, const int* periodic, const double* weight, 
   }
   build_levels(*made, faces ? nullptr : &flags, weight);
   return made;
+}
+
+// What the GPU takes over (gpu/poisson_on_gpu.py): a level as it is here, and how many values its arrays hold.
+EXPORT(poisson_count)(const Hierarchy* h) -> int { return int(h->grids.size()); }
+EXPORT(poisson_level)(const Hierarchy* h, int number, Level* level) -> int64_t {
+  *level = h->grids[number].level;
+  return h->grids[number].size;
+}
+EXPORT(poisson_level_bytes)() -> int64_t { return sizeof(Level); }
+// The coarsest level's inverse and the places of its cells, where they are asked for; how many cells it has.
+EXPORT(poisson_bottom)(const Hierarchy* h, float* inverse, int64_t* cells) -> int64_t {
+  if (inverse) std::memcpy(inverse, h->bottom_inverse.data(), h->bottom_inverse.size() * sizeof(float));
+  if (cells) std::copy(h->bottom_cells.begin(), h->bottom_cells.end(), cells);
+  return int64_t(h->bottom_cells.size());
 }
 
 EXPORT(poisson_free)(Hierarchy* h) -> void { delete h; }

@@ -30,9 +30,14 @@ struct Level {
   const float* diagonal;
   const float *tie_x, *tie_y, *tie_z;  // as a coarser level: a quarter of the share that values across the face take in interpolation
   float *x, *b;
+  float* r;  // residuals; on the GPU only, the CPU sums them up row by row
 };
 
 SKYSOLVE_INLINE long row_start(const Level& level, int i, int j) { return (i + 1) * level.plane + (j + 1) * level.row + 1; }
+// The place of a cell; -1 and n lie in the halo.
+SKYSOLVE_INLINE long cell_place(const Level& level, int i, int j, int k) {
+  return row_start(level, i, j) + (k & 1) * level.pitch + (k < 0 ? -1 : k / 2);
+}
 // Block of a row that holds the cells of one colour.
 SKYSOLVE_INLINE int parity(int i, int j, int colour) { return (i + j + colour) & 1; }
 
@@ -64,6 +69,8 @@ struct StoredFaces {
            fz[c] * x[up];
   }
 };
+
+enum Relax { FROM_ZERO, OVER, PLAIN };  // how a sweep sets a value
 
 SKYSOLVE_INLINE float inverse_or_zero(float d) { return d > 0.0f ? 1.0f / d : 0.0f; }
 

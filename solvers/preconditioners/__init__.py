@@ -57,6 +57,4 @@ def best_kind(problem: PoissonProblem) -> str:
     """
     from solvers.preconditioners.fast_transform import is_exact
 
-    if problem.library == "numpy":
-        return "multigrid"
-    return "fast-transform" if is_exact(problem) else "jacobi"
+    return "fast-transform" if problem.library == "cupy" and is_exact(problem) else "multigrid"

@@ -8,61 +8,56 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from gpu.poisson import CycleSettings, Hierarchy
+from gpu.poisson_on_gpu import DeviceHierarchy
 from solvers.boundary import DIRICHLET, PERIODIC
 from solvers.cells import AIR, FLUID, SOLID
 from solvers.faces import along, beyond
-from solvers.problem import PoissonProblem
+from solvers.problem import PoissonProblem, VectorOperator
 from solvers.threads import thread_count
 
 # benchmarks/poisson.py measures sweeps of 1 and 2 and relaxation of 1 and 1.15.
 SETTINGS = {"sweeps_fine": 2, "sweeps_coarse": 2, "over_fine": 1.0, "over_coarse": 1.15, "tie": 1.0, "stiffness": 1.0}
 
 
-class Multigrid(LinearOperator):
+class Multigrid(VectorOperator):
     """One V-cycle on vectors of the fluid cells' values; symmetric positive definite to float32's rounding.
 
     Parameters
     ----------
     problem
-        On NumPy arrays.
+        On NumPy or CuPy arrays; levels are made on the host, the cycle runs where the problem is.
     settings
         A value for each field of `gpu.poisson.CycleSettings`.
     """
 
     def __init__(self, problem: PoissonProblem, settings: dict[str, float] | None = None) -> None:
+        super().__init__(problem)
+        host = problem.on_host()
         weights = [1 / spacing**2 for spacing in problem.spacing]
         lead = 3 - len(weights)
         self.largest = max(weights)
         periodic = [False] * lead + [PERIODIC in kinds for kinds in problem.sides]
         scaled = [1.0] * lead + [weight / self.largest for weight in weights]
-        faces, excess = (None, None) if problem.has_plain_faces else stored_faces(problem, self.largest)
+        faces, excess = (None, None) if problem.has_plain_faces else stored_faces(host, self.largest)
         self.hierarchy = Hierarchy(
-            with_halo(problem), scaled, periodic, CycleSettings(**{**SETTINGS, **(settings or {})}), faces, excess
+            with_halo(host), scaled, periodic, CycleSettings(**{**SETTINGS, **(settings or {})}), faces, excess
         )
         isolated = problem.to_vector(problem.diagonal) == 0
-        self.isolated = isolated if isolated.any() else None
-        super().__init__(np.dtype(np.float64), (problem.n, problem.n))
+        self.isolated = isolated if bool(isolated.any()) else None
+        fluid = host.fluid.reshape(self.hierarchy.shape)
+        self.device = DeviceHierarchy(self.hierarchy, fluid) if problem.library == "cupy" else None
 
-    def _matvec(self, x: np.ndarray) -> np.ndarray:
-        z = self.hierarchy.cycle(np.ravel(x), thread_count()) / self.largest
+    def _matvec(self, x: Any) -> Any:
+        x = x.ravel()
+        cycled = self.hierarchy.cycle(x, thread_count()) if self.device is None else self.device.cycle(x)
+        z = cycled / self.largest
         if self.isolated is not None:  # their row is zero; any positive value keeps the preconditioner definite
-            z[self.isolated] = np.ravel(x)[self.isolated]
+            z[self.isolated] = x[self.isolated]
         return z
-
-    def _adjoint(self) -> Multigrid:
-        return self
 
 
 def build(problem: PoissonProblem) -> LinearOperator:
-    """The tuned cycle.
-
-    Raises
-    ------
-    TypeError
-        For a problem on CuPy arrays.
-    """
-    if problem.library != "numpy":
-        raise TypeError("multigrid needs a problem on NumPy arrays; got CuPy. Take kind='fast-transform' or 'jacobi' there.")
+    """The tuned cycle."""
     return Multigrid(problem)
 
 

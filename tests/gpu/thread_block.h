@@ -79,6 +79,15 @@ void launch(unsigned blocks, unsigned threads, Kernel kernel, Arguments... argum
   }
 }
 
+// For kernels that never wait: thread after thread, last one first, so that what depends on their order shows.
+template <class Kernel, class... Arguments>
+void launch_without_barriers(unsigned blocks, unsigned threads, Kernel kernel, Arguments... arguments) {
+  blockDim.x = threads;
+  gridDim.x = blocks;
+  for (blockIdx.x = blocks; blockIdx.x-- > 0;)
+    for (threadIdx.x = threads; threadIdx.x-- > 0;) kernel(arguments...);
+}
+
 }  // namespace thread_block
 
 inline void __syncthreads() { thread_block::barrier(); }

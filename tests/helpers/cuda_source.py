@@ -64,7 +64,7 @@ def nvrtc() -> ctypes.CDLL | None:
     return None
 
 
-def cubin(library: ctypes.CDLL, source: str, architecture: str) -> bytes:
+def cubin(library: ctypes.CDLL, source: str, architecture: str, options: tuple[str, ...] = COMPILER_OPTIONS) -> bytes:
     """Compile for one architecture, such as "sm_90".
 
     Raises
@@ -74,9 +74,9 @@ def cubin(library: ctypes.CDLL, source: str, architecture: str) -> bytes:
     """
     program = ctypes.c_void_p()
     assert library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None) == 0
-    options = [*COMPILER_OPTIONS, f"--gpu-architecture={architecture}"]
-    array = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-    status = library.nvrtcCompileProgram(program, len(options), array)
+    given = [*options, f"--gpu-architecture={architecture}"]
+    array = (ctypes.c_char_p * len(given))(*(option.encode() for option in given))
+    status = library.nvrtcCompileProgram(program, len(given), array)
     size = ctypes.c_size_t()
     if status != 0:
         library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
@@ -102,10 +102,38 @@ def emulate(folder: Path, *single: str) -> ctypes.CDLL:
             "}",
         ]
     lines.append(SORTING)
-    path = folder / "emulated.cpp"
+    return _compiled(folder / "emulated", lines)
+
+
+POISSON = {  # the arguments of each kernel of poisson_kernels.cuh
+    "relax": "const Level* levels, int number, int colour, int how",
+    "residual": "const Level* levels, int number, int both",
+    "restrict": "const Level* levels, int number",
+    "prolong": "const Level* levels, int number, int both",
+    "bottom": "const Level* levels, int number, const float* inverse, const int64* cells, int count",
+    "wrap": "const Level* levels, int number",
+    "apply": "const double* p, const double* diagonal, const double* w0, const double* w1, const double* w2, "
+    "double* out, int n0, int n1, int n2, int periodic",
+}
+
+
+def emulate_poisson(folder: Path) -> ctypes.CDLL:
+    """Compile poisson_kernels.cuh for the CPU, each kernel behind `run_poisson_<name>(blocks, threads, ...)`."""
+    lines = [f'#include "{HEADER}"', '#include "poisson_kernels.cuh"']
+    for name, parameters in POISSON.items():
+        names = ", ".join(parameter.split()[-1] for parameter in parameters.split(", "))
+        lines += [
+            f'extern "C" void run_poisson_{name}(int blocks, int threads, {parameters}) {{',
+            f"  thread_block::launch_without_barriers(blocks, threads, poisson_{name}, {names});",
+            "}",
+        ]
+    return _compiled(folder / "poisson", lines)
+
+
+def _compiled(stem: Path, lines: list[str]) -> ctypes.CDLL:
+    path, library = stem.with_suffix(".cpp"), stem.with_suffix(".so")
     path.write_text("\n".join(lines))
     compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))))
-    library = folder / "emulated.so"
     flags = ["-std=gnu++17", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-w", f"-I{CUDA_SOURCES}"]
     subprocess.run([compiler, *flags, str(path), "-o", str(library)], check=True)
     return ctypes.CDLL(str(library))

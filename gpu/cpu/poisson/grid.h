@@ -84,9 +84,7 @@ struct Grid {
     level.tie_x = tie[0].get(), level.tie_y = tie[1].get(), level.tie_z = tie[2].get();
   }
   // -1 and n[a] are in the halo
-  long at(int i, int j, int k) const {
-    return (i + 1) * level.plane + (j + 1) * level.row + 1 + (k & 1) * level.pitch + (k < 0 ? -1 : k / 2);
-  }
+  long at(int i, int j, int k) const { return cell_place(level, i, j, k); }
 };
 
 template <class T> void wrap_rows(const Grid& g, T* x, int i) {  // along y and z, of one plane

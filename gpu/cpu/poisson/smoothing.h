@@ -5,8 +5,6 @@
 namespace SKYSOLVE_NAMESPACE {
 namespace {
 
-enum Relax { FROM_ZERO, OVER, PLAIN };
-
 template <class Faces, int P, int HOW> void relax_run(const Level& l, long start) {
   const Faces f(l);
   float* __restrict x = l.x;
