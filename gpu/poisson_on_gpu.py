@@ -1,7 +1,7 @@
 """Multigrid and the operator on CuPy arrays: launches of gpu/cuda/poisson_kernels.cuh.
 
-Levels are made on the host (gpu/cpu/poisson) and copied once; a cycle then runs on the device alone. It checks nothing: `solvers`
-calls it and has checked.
+Levels are made on the host (gpu/cpu/poisson) and copied once; a cycle then runs on the device alone. No argument is checked here:
+`solvers` calls it and has checked.
 """
 
 from __future__ import annotations
