@@ -1,6 +1,6 @@
 """Multigrid and the operator on CuPy arrays: launches of gpu/cuda/poisson_kernels.cuh.
 
-Levels are made on the host (gpu/cpu/poisson) and copied once; a cycle then runs on the device alone. No argument is checked here:
+Levels are made on the host (gpu/cpu/poisson) and copied once; a cycle then runs on the device alone. It checks nothing:
 `solvers` calls it and has checked.
 """
 
