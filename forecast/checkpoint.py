@@ -34,7 +34,7 @@ FORMAT_VERSION = 1
 LARGEST_HEADER = 100_000_000  # bytes of names and shapes; the limit of safetensors
 
 # Networks that a checkpoint may name, and the module of each. A name that is not here is refused, never imported.
-MODELS = {"PuYun": "forecast.puyun"}
+MODELS = {"PuYun": "forecast.puyun", "Simulator": "forecast.wave_simulator"}
 
 
 class CheckpointError(ForecastError):
@@ -59,7 +59,7 @@ class Description:
         The network's normalisation, {statistic: {channel: number}}, in physical units. For reading; the network uses the
         values in its weights.
     training_span
-        First and last time that weights or statistics have seen, "START/END" in ISO 8601.
+        First and last time that weights or statistics have seen, "START/END" in ISO 8601; of waves "sample FIRST/sample LAST".
     data_hash
         SHA-256 of the training data (`data_pipelines.store.data_hash`).
     code_version
@@ -168,7 +168,8 @@ def load_checkpoint(folder: str | Path, device: torch.device | str = "cpu") -> F
     weights = _read_weights(Path(folder) / WEIGHTS, description.weights_sha256)
     network = getattr(importlib.import_module(MODELS[description.model]), description.model)
     try:
-        requirements = Requirements(**{key: _as_tuple(value) for key, value in description.requirements.items()})
+        kind = getattr(network, "requirements_class", Requirements)
+        requirements = kind(**{key: _as_tuple(value) for key, value in description.requirements.items()})
         model: Forecaster = network.from_config(description.config, requirements)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} does not fit this version of {description.model}: {error}") from error
@@ -214,13 +215,16 @@ def read_description(folder: str | Path) -> Description:
 
 
 def parse_span(span: tuple[str, str] | str) -> str:
-    """Write a span of times as "START/END".
+    """Write a span of times as "START/END", or one of samples as "sample FIRST/sample LAST".
 
     Raises
     ------
     CheckpointError
-        If it is not two dates in order.
+        If it is not two dates, or two samples, in order.
     """
+    if isinstance(span, str) and (samples := re.fullmatch(r"sample (\d+)/sample (\d+)", span)):
+        if int(samples[1]) <= int(samples[2]):
+            return span
     try:
         parts = span.split("/") if isinstance(span, str) else [str(part) for part in span]
         start, end = (parse_date(part, "training_span").astype("datetime64[h]") for part in parts)

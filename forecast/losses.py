@@ -79,7 +79,7 @@ class WeightedError(nn.Module):
     penalty
         "l1", "l2" or "charbonnier". A long forecast is trained with "l2": its minimiser is the mean of what may come.
     latitude
-        Rows of the grid [degrees]; a row counts as much as its area.
+        Rows of the grid [degrees]; a row counts as much as its area. None for a plane, whose rows count alike.
     weights
         One number per channel, see `channel_weights`.
     rows
@@ -87,13 +87,14 @@ class WeightedError(nn.Module):
     """
 
     def __init__(
-        self, penalty: str, latitude: Sequence[float], weights: Float[Tensor, " channel"], rows: slice = ALL_ROWS
+        self, penalty: str, latitude: Sequence[float] | None, weights: Float[Tensor, " channel"], rows: slice = ALL_ROWS
     ) -> None:
         super().__init__()
         if penalty not in PENALTIES:
             raise ValueError(f"penalty must be one of {sorted(PENALTIES)}; got {penalty!r}.")
         self.penalty = PENALTIES[penalty]
-        self.register_buffer("weights", weights.view(-1, 1, 1) * row_weights(latitude)[:, rows])
+        of_rows = torch.ones(1, 1, 1) if latitude is None else row_weights(latitude)[:, rows]
+        self.register_buffer("weights", weights.view(-1, 1, 1) * of_rows)
 
     def forward(self, error: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, " batch"]:
         """One number per sample."""

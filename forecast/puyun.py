@@ -10,7 +10,7 @@ units of its own standard deviation, and it knows the lead time of its input.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -22,8 +22,9 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from data_pipelines.forcings import forcing_fields
 from data_pipelines.variables import VARIABLES, Channel
-from forecast.layers.large_kernel_attention import ATTENTIONS, ChannelNorm, ScaledPointwise
-from forecast.layers.patches import PatchEmbedding, PatchUnembedding, check_patch
+from forecast.layers.compression import CompressionConfig, approximate
+from forecast.layers.large_kernel_attention import ATTENTIONS, ChannelNorm, Form
+from forecast.layers.patches import check_patch, patch_embedding, patch_unembedding
 from forecast.layers.time_embedding import TimeEmbedding, feature_count, time_features
 from forecast.requirements import GRID_TOLERANCE, Requirements
 
@@ -53,6 +54,8 @@ class PuYunConfig:
         the last one's, 0 is none.
     fast_filters
         Run depthwise filters by the routes that are fast on CPUs (the same numbers); see `SphericalDepthwiseConv2d`.
+    compression
+        Replaces dense convolutions before training; see `CompressionConfig`.
     """
 
     width: int = 64
@@ -64,9 +67,12 @@ class PuYunConfig:
     gradient_checkpointing: bool = False
     calibrated_steps: int = 0
     fast_filters: bool = True
+    compression: CompressionConfig = field(default_factory=CompressionConfig)
 
     def __post_init__(self) -> None:
         self.depth = tuple(self.depth)
+        if isinstance(self.compression, Mapping):  # of a checkpoint's JSON
+            self.compression = CompressionConfig(**self.compression)
         if self.attention not in ATTENTIONS:
             raise ValueError(f"attention must be one of {sorted(ATTENTIONS)}; got {self.attention!r}.")
         for name, value in {"width": self.width, "patch": self.patch, "expansion": self.expansion}.items():
@@ -83,26 +89,30 @@ class PuYunConfig:
 class Block(nn.Module):
     """Large-kernel attention and a point-wise dense layer, each normalised, conditioned on time and nearly closed at first."""
 
-    def __init__(self, config: PuYunConfig, has_poles: bool) -> None:
+    def __init__(self, config: PuYunConfig, form: Form, *, clocked: bool = True) -> None:
         super().__init__()
         width = config.width
         self.norm_attention = ChannelNorm(width)
-        self.attention = ATTENTIONS[config.attention](width, has_poles=has_poles, fast_filters=config.fast_filters)
+        self.attention = ATTENTIONS[config.attention](width, form)
         self.norm_dense = ChannelNorm(width)
         self.dense = nn.Sequential(
-            nn.Conv2d(width, config.expansion * width, 1),
+            form.pointwise(width, config.expansion * width),
             nn.GELU(),
             nn.Dropout2d(config.dropout),
-            ScaledPointwise(config.expansion * width, width),
+            form.scaled_pointwise(config.expansion * width, width),
         )
-        self.time = nn.Linear(width, 2 * width)
-        nn.init.zeros_(self.time.weight)
-        nn.init.zeros_(self.time.bias)
+        self.time = nn.Linear(width, 2 * width) if clocked else None
+        if self.time is not None:
+            nn.init.zeros_(self.time.weight)
+            nn.init.zeros_(self.time.bias)
 
     def forward(
-        self, x: Float[Tensor, "batch width lat lon"], time: Float[Tensor, "batch width"]
+        self, x: Float[Tensor, "batch width lat lon"], time: Float[Tensor, "batch width"] | None = None
     ) -> Float[Tensor, "batch width lat lon"]:
-        """Add what attention and dense layer make of `x`."""
+        """Add what attention and dense layer make of `x`; a block without a clock is given no time."""
+        if self.time is None:
+            x = x + self.attention(self.norm_attention(x))
+            return x + self.dense(self.norm_dense(x))
         gain, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
         x = x + self.attention(self.norm_attention(x))
         return x + self.dense(torch.addcmul(shift, self.norm_dense(x), 1 + gain))
@@ -171,13 +181,13 @@ class PuYun(nn.Module):
         self.register_buffer("odd_input", self._input_signs(torch.tensor(odd)), persistent=False)
 
         inputs = channels * (requirements.history + 2) + len(requirements.forcings) + 2
-        self.embedding = PatchEmbedding(inputs, config.width, config.patch, has_poles=has_poles)
+        form = Form(has_poles, False, config.fast_filters, config.compression)
+        edges = {"has_poles": has_poles, "compression": config.compression}
+        self.embedding = patch_embedding(inputs, config.width, config.patch, **edges)
         self.time_embedding = TimeEmbedding(feature_count(requirements.history + 1), config.width)
-        self.stages = nn.ModuleList(nn.ModuleList(Block(config, has_poles) for _ in range(blocks)) for blocks in config.depth)
-        self.head = PatchUnembedding(config.width * len(config.depth), channels, config.patch, has_poles=has_poles)
-        nn.init.zeros_(self.head.weight)
-        if self.head.bias is not None:
-            nn.init.zeros_(self.head.bias)
+        self.stages = nn.ModuleList(nn.ModuleList(Block(config, form) for _ in range(blocks)) for blocks in config.depth)
+        self.head = patch_unembedding(config.width * len(config.depth), channels, config.patch, **edges)
+        self.head.close()
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], requirements: Requirements) -> PuYun:
@@ -210,6 +220,19 @@ class PuYun(nn.Module):
         with torch.no_grad():
             for name, value in self.named_parameters():
                 value.copy_(torch.stack([one[name] for one in weights]).mean(dim=0))
+
+    def compressed(self, compression: CompressionConfig) -> tuple[PuYun, dict[str, float]]:
+        """The same network with compressed convolutions that approximate its own: a start to fine-tune from.
+
+        Returns
+        -------
+        The network with this one's statistics, and what each convolution left, see `forecast.layers.compression.approximate`.
+        """
+        other = PuYun(replace(self.config, compression=compression), self.requirements)
+        errors = approximate(other, self)
+        for name, value in self.named_buffers():
+            other.get_buffer(name).copy_(value)
+        return other.to(self.position.device), errors
 
     def _register_normalisation(self, statistics: xr.Dataset | None) -> None:
         shape = (len(self.requirements.channels), *self.requirements.grid_shape)

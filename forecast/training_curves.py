@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 SMOOTHING = 20
 
 
-def draw_training_curves(log: Path, picture: Path) -> None:
+def draw_training_curves(log: Path, picture: Path, score: str = "RMSE") -> None:
     """Draw loss, learning rate and validation errors by step.
 
     Parameters
@@ -23,6 +23,8 @@ def draw_training_curves(log: Path, picture: Path) -> None:
         `log.jsonl` of a training: one JSON object per line, with `step` and either `loss` or `validation`.
     picture
         PNG to write.
+    score
+        What the numbers of the validation are.
     """
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     losses = [entry for entry in entries if "loss" in entry]
@@ -47,6 +49,6 @@ def draw_training_curves(log: Path, picture: Path) -> None:
         for axis, (channel, by_lead) in zip(axes[1:], channels.items(), strict=True):
             for number, (hours, points) in enumerate(by_lead.items()):
                 axis.plot(*zip(*points, strict=True), marker="o", ms=3, label=hours, color=f"C{number}")
-            axis.set(xlabel="step", ylabel="RMSE", title=f"Validation: {channel}")
+            axis.set(xlabel="step", ylabel=score, title=f"Validation: {channel}")
             axis.legend(title="lead time", fontsize="small")
         figure.savefig(picture)

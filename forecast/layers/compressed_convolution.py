@@ -186,18 +186,37 @@ class _CompressedConv(nn.Module):
         ).to(dense.weight.device, dense.weight.dtype)  # fmt: skip
         if reach is not None:
             layer.reach = reach
-        kernels = dense.weight.squeeze(1) if layer.channel_filter is None else dense.weight
-        factors = decompose(kernels, terms, sweeps=sweeps, seed=seed)
-        if layer.channel_filter is not None:
-            layer.channel_filter.copy_(factors.pop(0))
-        for own_filter, factor in zip(layer.axis_filters, factors, strict=True):
-            own_filter.copy_(factor)
-        if layer.bias is not None and dense.bias is not None:
-            layer.bias.copy_(dense.bias)
-        norm = float(dense.weight.double().norm())
-        error = float((layer.dense_weight().double() - dense.weight.double()).norm())
-        layer.approximation_error = error / norm if norm else 0.0
+        layer.approximate(dense, sweeps=sweeps, seed=seed)
         return layer
+
+    @torch.no_grad()
+    def approximate(self, dense: nn.Conv2d | nn.Conv3d, *, sweeps: int = 200, seed: int = 0) -> float:
+        """Take over the weights of a dense convolution of the same sizes as nearly as the terms allow, see `from_dense`.
+
+        Returns
+        -------
+        `approximation_error`.
+
+        Raises
+        ------
+        ValueError
+            If the sizes differ.
+        """
+        ours = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
+        if tuple(dense.weight.shape) != ours:
+            raise ValueError(f"dense must have kernels of shape {ours}; got {tuple(dense.weight.shape)}. Use from_dense.")
+        kernels = dense.weight.squeeze(1) if self.channel_filter is None else dense.weight
+        factors = decompose(kernels, self.terms, sweeps=sweeps, seed=seed)
+        if self.channel_filter is not None:
+            self.channel_filter.copy_(factors.pop(0))
+        for own_filter, factor in zip(self.axis_filters, factors, strict=True):
+            own_filter.copy_(factor)
+        if self.bias is not None and dense.bias is not None:
+            self.bias.copy_(dense.bias)
+        norm = float(dense.weight.double().norm())
+        error = float((self.dense_weight().double() - dense.weight.double()).norm())
+        self.approximation_error = error / norm if norm else 0.0
+        return self.approximation_error
 
     def parameter_count(self) -> int:
         """Trainable numbers: R O (C / groups + sum of kernel sizes), without C / groups where it is 1, and O for a bias."""
@@ -328,14 +347,29 @@ class CompressedPointwise(nn.Module):
             )
         layer = cls(dense.in_channels, dense.out_channels, rank, bias=dense.bias is not None)
         layer = layer.to(dense.weight.device, dense.weight.dtype)
-        left, values, right = torch.linalg.svd(dense.weight[:, :, 0, 0].double(), full_matrices=False)
-        layer.narrow.weight.copy_(right[:rank, :, None, None])
-        layer.wide.weight.copy_((left * values)[:, :rank, None, None])
-        if layer.wide.bias is not None and dense.bias is not None:
-            layer.wide.bias.copy_(dense.bias)
-        total = float(values.norm())
-        layer.approximation_error = float(values[rank:].norm()) / total if total else 0.0
+        layer.approximate(dense)
         return layer
+
+    @torch.no_grad()
+    def approximate(self, dense: nn.Conv2d) -> float:
+        """Take over the nearest matrix of this rank; returns `approximation_error`.
+
+        Raises
+        ------
+        ValueError
+            If the sizes differ.
+        """
+        rank, ours = self.narrow.out_channels, (self.wide.out_channels, self.narrow.in_channels, 1, 1)
+        if tuple(dense.weight.shape) != ours:
+            raise ValueError(f"dense must have weights of shape {ours}; got {tuple(dense.weight.shape)}. Use from_dense.")
+        left, values, right = torch.linalg.svd(dense.weight[:, :, 0, 0].double(), full_matrices=False)
+        self.narrow.weight.copy_(right[:rank, :, None, None])
+        self.wide.weight.copy_((left * values)[:, :rank, None, None])
+        if self.wide.bias is not None and dense.bias is not None:
+            self.wide.bias.copy_(dense.bias)
+        total = float(values.norm())
+        self.approximation_error = float(values[rank:].norm()) / total if total else 0.0
+        return self.approximation_error
 
     @torch.no_grad()
     def to_dense(self) -> nn.Conv2d:

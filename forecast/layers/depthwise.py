@@ -120,3 +120,22 @@ class SphericalDepthwiseConv2d(nn.Conv2d):
         padded = F.pad(padded, (0, 0, 0, extra_rows))  # no row that is kept looks at these
         phases = F.conv2d(split_phases(padded, dilation), self.weight, self.bias, groups=self.groups)
         return merge_phases(phases, dilation)[..., :rows, :columns]
+
+
+class PlaneDepthwiseConv2d(SphericalDepthwiseConv2d):
+    """One filter per channel on a plane, with zeros beyond the edges of the field.
+
+    Runs on the same kernels: the field is put into a frame of zeros as wide as the filter reaches, so that what these see
+    around the globe and over the poles is zero too.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, *, dilation: int = 1) -> None:
+        super().__init__(channels, kernel_size, dilation=dilation, has_poles=False)
+
+    def forward(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch channel y x"]:
+        """Filter the field."""
+        rows, columns = x.shape[-2:]
+        reach = self.reach
+        # The sphere's rows are turned by half a circle at the poles: an even number of columns.
+        framed = F.pad(x, (reach, reach + columns % 2, reach, reach))
+        return super().forward(framed)[..., reach : reach + rows, reach : reach + columns]

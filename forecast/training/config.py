@@ -6,8 +6,14 @@ from dataclasses import dataclass, field
 
 from forecast.puyun import PuYunConfig
 from forecast.rollout import PRECISIONS
+from forecast.wave_simulator import SimulatorConfig
 
 PARALLEL = ("ddp", "fsdp")
+
+
+def _check_samples(name: str, samples: list[int]) -> None:
+    if samples and (len(samples) != 2 or not 0 <= samples[0] <= samples[1]):
+        raise ValueError(f"{name} must be the first and the last sample, or empty; got {samples}.")
 
 
 @dataclass
@@ -18,6 +24,8 @@ class SourceConfig:
     ----------
     store
         Path or URL.
+    samples
+        Of a wave store: first and last sample to learn from; empty for all.
     start, end
         First and last day of training (inclusive); empty for the whole store.
     held_out_start, held_out_end
@@ -34,6 +42,7 @@ class SourceConfig:
     """
 
     store: str = ""
+    samples: list[int] = field(default_factory=list)
     start: str = ""
     end: str = ""
     held_out_start: str = ""
@@ -47,6 +56,7 @@ class SourceConfig:
             raise ValueError(
                 f"share must not be negative; got {self.share}. 0 takes grid and statistics from a source and no more."
             )
+        _check_samples("samples", self.samples)
         if bool(self.held_out_start) != bool(self.held_out_end):
             raise ValueError(
                 f"held_out_start and held_out_end go together; got {self.held_out_start!r} and {self.held_out_end!r}. Give "
@@ -66,6 +76,14 @@ class TrainingConfig:
         Stores to learn from, by any name; the first one gives the grid and the statistics, and its span is the training span.
     channels
         Fields of the state.
+    simulator
+        A wave simulator to train in place of the weather's network (`model`); sources are wave stores then.
+    static
+        Fields without time that a simulator is given at every step.
+    lead_until_steps
+        Last lead time that a simulator is trained to reach, in steps of its store.
+    validation_samples
+        First and last sample of the first source's store on which a simulator is validated; empty for none.
     initial
         Checkpoints to start from, the mean of their weights where there are several; none for random weights.
     earlier_stages
@@ -115,6 +133,10 @@ class TrainingConfig:
     forcings: list[str] = field(default_factory=lambda: ["cos_zenith"])
     history: int = 2
     model: PuYunConfig = field(default_factory=PuYunConfig)
+    simulator: SimulatorConfig | None = None
+    static: list[str] = field(default_factory=lambda: ["wave_speed", "mask"])
+    lead_until_steps: int = 0
+    validation_samples: list[int] = field(default_factory=list)
     initial: list[str] = field(default_factory=list)
     earlier_stages: list[str] = field(default_factory=list)
     earlier_until_hours: list[int] = field(default_factory=list)
@@ -159,6 +181,12 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {PRECISIONS}; got {self.precision!r}.")
+        if bool(self.simulator) != bool(self.lead_until_steps):
+            raise ValueError(
+                "lead_until_steps is the last lead time of a simulator, and each simulator needs one; got "
+                f"{self.lead_until_steps} {'with' if self.simulator else 'without'} simulator."
+            )
+        _check_samples("validation_samples", self.validation_samples)
         if self.save_every < 0:
             raise ValueError(f"save_every must be at least 1 step, or 0 to save no state; got {self.save_every}.")
         if self.parallel not in PARALLEL:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-
-from forecast.losses import WeightedError
-from forecast.puyun import PuYun
 
 
 @dataclass
@@ -30,7 +28,7 @@ class Unrolled(nn.Module):
     Parameters
     ----------
     model
-        The network, or its latitude band.
+        The network, or its latitude band; it has `normalised_tendency` and `tendency`.
     error
         On the rows of the model.
     share
@@ -39,7 +37,7 @@ class Unrolled(nn.Module):
         Run the network in bfloat16 where that is exact enough (autocast).
     """
 
-    def __init__(self, model: PuYun, error: WeightedError, share: float, in_bfloat16: bool) -> None:
+    def __init__(self, model: Any, error: nn.Module, share: float, in_bfloat16: bool) -> None:
         super().__init__()
         self.model = model
         self.error = error

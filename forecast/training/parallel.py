@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeGuard, cast
@@ -21,7 +21,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from forecast.puyun import PuYun
 from forecast.rollout import choose_device
 
 CPU = torch.device("cpu")
@@ -119,7 +118,7 @@ def joined(bands: int, device: str) -> Iterator[Place]:
         dist.destroy_process_group()
 
 
-def spread(objective: nn.Module, model: PuYun, place: Place, kind: str) -> nn.Module:
+def spread(objective: nn.Module, model: nn.Module, place: Place, kind: str) -> nn.Module:
     """Make the gradients of `objective`, which holds `model`, the mean over all ranks.
 
     "ddp" keeps all weights on every rank. "fsdp" cuts weights, and with them their moments and their average, into one piece
@@ -130,8 +129,8 @@ def spread(objective: nn.Module, model: PuYun, place: Place, kind: str) -> nn.Mo
     if kind == "fsdp":
         from torch.distributed.fsdp import fully_shard  # takes a second
 
-        for stage in model.stages:
-            for block in cast(nn.ModuleList, stage):
+        for stage in cast("Iterable[nn.ModuleList]", getattr(model, "stages", ())):
+            for block in stage:
                 fully_shard(block)
         fully_shard(objective)
         return objective

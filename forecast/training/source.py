@@ -21,7 +21,37 @@ MINIMUM_STATES = 3
 READING_THREADS = 2
 
 
-class Source:
+class Streamed:
+    """The place in a shuffled stream of windows."""
+
+    share: float
+    last_lead: int | None
+    stream: WindowStream | None
+
+    @property
+    def batches(self) -> int:
+        """Windows drawn so far."""
+        return self.state_dict()["step"]
+
+    def state_dict(self) -> dict[str, int]:
+        """The place in the data."""
+        return self._opened().state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from a place in the data."""
+        self._opened().load_state_dict(state)
+
+    def skip(self, batches: int) -> None:
+        """Go on as if so many windows had been drawn."""
+        self.load_state_dict({"step": batches})
+
+    def _opened(self) -> WindowStream:
+        if self.stream is None:
+            raise RuntimeError("open_stream comes first.")
+        return self.stream
+
+
+class Source(Streamed):
     """States of one store: fresh windows in a shuffled, prefetched stream, and any state by its position."""
 
     def __init__(self, config: SourceConfig, channels: Sequence[str]) -> None:
@@ -76,28 +106,6 @@ class Source:
             rank=place.copy,
             world_size=place.copies,
         )
-
-    @property
-    def batches(self) -> int:
-        """Windows drawn so far."""
-        return self.state_dict()["step"]
-
-    def state_dict(self) -> dict[str, int]:
-        """The place in the data."""
-        return self._opened().state_dict()
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a place in the data."""
-        self._opened().load_state_dict(state)
-
-    def skip(self, batches: int) -> None:
-        """Go on as if so many windows had been drawn."""
-        self.load_state_dict({"step": batches})
-
-    def _opened(self) -> WindowStream:
-        if self.stream is None:
-            raise RuntimeError("open_stream comes first.")
-        return self.stream
 
     def fresh(self) -> tuple[Float[Tensor, "history channel lat lon"], int]:
         """The next window's frames up to its initial time, and the position of that time."""

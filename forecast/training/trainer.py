@@ -12,36 +12,29 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-import xarray as xr
-from jaxtyping import Float
 from torch import Tensor
 
-from data_pipelines.statistics import compute_statistics
-from data_pipelines.store import data_hash
-from forecast.calibration import combine, load_moments, save_moments
+from forecast.calibration import save_moments
 from forecast.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from forecast.exits import StopRequest, UnfinishedError, stop_on_signal
-from forecast.losses import WeightedError, channel_weights
-from forecast.puyun import PuYun
 from forecast.replay import Draw, ReplayBuffer
-from forecast.requirements import Requirements
 from forecast.rollout import choose_device, computes_in_bfloat16
 from forecast.spatial_sharding import shard_by_latitude
-from forecast.training.config import SourceConfig, TrainingConfig
+from forecast.training.config import TrainingConfig
 from forecast.training.generators import generator_states, set_generator_states
 from forecast.training.log import Log
 from forecast.training.objective import Ahead, LeadBalance, Unrolled
 from forecast.training.parallel import Place, spread, whole, without_exchange
-from forecast.training.source import Source
 from forecast.training.states import TrainingState, load_state, save_state, states_in
+from forecast.training.subject import Subject, Weather
 from forecast.training.validation import Stepper, Validation
+from forecast.training.waves import Waves, WaveValidation
 from forecast.training_curves import draw_training_curves
 
 # Settings that may differ between a training and its continuation.
@@ -77,22 +70,16 @@ class Trainer:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)  # the same weights on all ranks
         self.device = self.place.device
-        self.sources = [Source(source, config.channels) for source in config.sources.values()]
-        first = self.sources[0].analysis
-        self.requirements = Requirements.of(first, config.channels, history=config.history, forcings=config.forcings)
+        self.subject: Subject = Waves(config, config.simulator) if config.simulator else Weather(config)
+        self.sources = cast("Sequence[Any]", self.subject.sources)
+        self.requirements = self.subject.requirements
         in_bfloat16 = computes_in_bfloat16(config.precision, self.device)
-        self.stepper = Stepper(self.requirements, self.device, in_bfloat16)
+        self.stepper = Stepper(self.subject, self.device, in_bfloat16)
         self.earlier = [load_checkpoint(Path(path), self.device) for path in config.earlier_stages]
-        self.first_lead = config.earlier_until_hours[-1] // self.requirements.step_hours if config.earlier_until_hours else 0
-        self.last_lead = config.lead_until_hours // self.requirements.step_hours
-        if self.last_lead <= self.first_lead:
-            raise ValueError(
-                f"lead_until_hours must lie beyond the earlier stages' {self.first_lead * self.requirements.step_hours} h; "
-                f"got {config.lead_until_hours}."
-            )
-        self.model = self._build_model(first).to(self.device)
+        self.first_lead, self.last_lead = self.subject.first_lead, self.subject.last_lead
+        self.model = self.subject.build_model().to(self.device)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)  # filled by `_fill_average`
-        self.validation = Validation(config, self.stepper, self.earlier, self.average, self.place)
+        self.validation = self._build_validation()
         self.rows = shard_by_latitude(self.model, self.place.group) if self.place.bands > 1 else self.model.rows
         self.objective = self._build_objective(in_bfloat16)
         self.averaged = {name: value.detach().clone() for name, value in self.model.named_parameters()}
@@ -130,40 +117,17 @@ class Trainer:
                 f"{self.config.batch_size} and {self.config.replay_buffer} for {self.place.copies} x {self.config.accumulate}."
             )
 
-    def _build_model(self, analysis: xr.Dataset) -> PuYun:
-        statistics = compute_statistics(analysis)
-        for source, settings in zip(self.sources[1:], list(self.config.sources.values())[1:], strict=True):
-            if settings.match_statistics:
-                source.match(compute_statistics(source.analysis), statistics)
-        initial = [_load_puyun(path) for path in self.config.initial]
-        calibrated_steps = self.last_lead if self.config.calibrate or self.config.calibration_from else 0
-        model = PuYun(replace(self.config.model, calibrated_steps=calibrated_steps), self.requirements, statistics)
-        if initial:
-            model.load_weights_of(initial)
-        if calibrated_steps:
-            model.daily_cycle.copy_(self._daily_cycle())
-        if self.config.calibration_from:
-            parts = load_moments(self.config.calibration_from, self.last_lead)
-            model.calibration.copy_(combine(parts, self.requirements.latitude))
-        return model
+    def _build_validation(self) -> Any:
+        if isinstance(self.subject, Waves):
+            return WaveValidation(self.config, self.subject, self.average, self.place)
+        return Validation(self.config, self.stepper, self.earlier, self.average, self.place)
 
     def _build_objective(self, in_bfloat16: bool) -> torch.nn.Module:
-        weights = channel_weights(self.config.channels, self.config.variable_weights, self.config.weight_by_level)
-        error = WeightedError(self.config.penalty, self.requirements.latitude, weights, self.rows)
         rows = self.requirements.grid_shape[0]
         share = (self.rows.stop - self.rows.start) * self.place.bands / rows
-        objective = Unrolled(self.model, error.to(self.device), share, in_bfloat16)
+        error = self.subject.error(self.rows).to(self.device)
+        objective = Unrolled(self.model, error, share, in_bfloat16)
         return spread(objective, self.model, self.place, self.config.parallel)
-
-    def _daily_cycle(self) -> Float[Tensor, "phase channel lat lon"]:
-        """Mean state by phase of the day, over the span that gives the statistics."""
-        settings = next(iter(self.config.sources.values()))
-        whole_span = Source(SourceConfig(settings.store, settings.start, settings.end), self.config.channels)
-        phases = self.requirements.phase_of_day(whole_span.times)
-        cycle = torch.zeros(self.requirements.phases_per_day, *whole_span.shape, dtype=torch.float64)
-        for position, phase in enumerate(phases):
-            cycle[phase] += whole_span.states([position])[0] / int((phases == phase).sum())
-        return cycle.float()
 
     def _learning_rate(self, step: int) -> float:
         if step < self.config.warm_up:
@@ -224,7 +188,7 @@ class Trainer:
             "step": self.step,
             "loss": loss,
             "error": float(errors[-1].mean()),
-            "lead_hours": float((draw.lead + self.config.unroll - 1).mean() * self.requirements.step_hours),
+            f"lead_{self.subject.lead_unit}": self.subject.lead(float((draw.lead + self.config.unroll - 1).mean())),
             "gradient_norm": float(norm),
             "learning_rate": float(self.schedule.get_last_lr()[0]),
         }
@@ -233,9 +197,8 @@ class Trainer:
         """What the step `ahead` of a draw needs, and the truth after it."""
         lead = draw.lead + ahead
         owners = [self.sources[number] for number in draw.source]
-        times = np.array([source.times[index + ahead] for source, index in zip(owners, draw.index, strict=True)])
         truth = torch.cat([source.states([index + ahead + 1]) for source, index in zip(owners, draw.index, strict=True)])
-        forcings, features = self.model.inputs_at(times, lead * self.requirements.step_hours, self.device)
+        forcings, features = self.subject.inputs(self.model, owners, draw.index + ahead, lead, self.device)
         weight = self.balance.weights(lead) if self.config.balance_lead_times else torch.ones(len(draw))
         return Ahead(forcings, features, truth[..., self.rows, :].to(self.device), weight.to(self.device))
 
@@ -310,13 +273,14 @@ class Trainer:
         if self.config.calibrate:
             log.write(self._calibrate())
         if self.place.is_first:
-            draw_training_curves(self.out / "log.jsonl", self.out / "curves.png")
+            draw_training_curves(self.out / "log.jsonl", self.out / "curves.png", self.subject.score)
         return self.save()
 
     def _entries(self, stop: StopRequest) -> Iterator[dict[str, Any]]:
         while self.step < self.config.steps:
             yield self.train_step()
-            if self.config.validation_start and (self.step % self.config.validate_every == 0 or self.step == self.config.steps):
+            validated = self.config.validation_start or self.config.validation_samples
+            if validated and (self.step % self.config.validate_every == 0 or self.step == self.config.steps):
                 yield {"step": self.step, "validation": self.validate()}
                 self.save()
             done, stopped = self.step == self.config.steps, self.place.any(bool(stop))
@@ -346,12 +310,10 @@ class Trainer:
         folder = self.out / "checkpoint"
         self._fill_average()
         if self.place.is_first:
-            times = self.sources[0].analysis.time.values
             save_checkpoint(
                 folder,
                 self.average,
-                training_span=(str(times[0])[:13], str(times[-1])[:13]),
-                data_hash=self._data_hash,
+                **self.subject.about(),
                 extra={
                     "training": asdict(self.config),
                     "steps": self.step,
@@ -361,11 +323,6 @@ class Trainer:
                 },
             )
         return folder
-
-    @cached_property
-    def _data_hash(self) -> str:
-        first = self.sources[0].analysis
-        return data_hash(first[list(first.data_vars)])
 
     # To go on exactly
 
@@ -426,20 +383,7 @@ class Trainer:
         """What must be the same when a training goes on: settings, and the data as their statistics show them."""
         settings = {key: value for key, value in asdict(self.config).items() if key not in FREE}
         settings["model"]["depth"] = list(settings["model"]["depth"])
-        return settings | {
-            "states": [[len(source), str(source.times[0]), str(source.times[-1])] for source in self.sources],
-            "mean": self.average.mean.flatten().tolist(),
-            "tendency": self.average.tendency.flatten().tolist(),
-        }
-
-
-def _load_puyun(path: str) -> PuYun:
-    model = load_checkpoint(Path(path), "cpu")
-    if not isinstance(model, PuYun):
-        raise ValueError(
-            f"initial must hold checkpoints of PuYun; {path} is a {type(model).__name__}. Train it with its own code."
-        )
-    return model
+        return settings | self.subject.data(self.average)
 
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -14,10 +14,10 @@ from forecast.calibration import Moments, fit_weights, moments_of
 from forecast.forecaster import Forecaster
 from forecast.losses import row_weights
 from forecast.puyun import PuYun
-from forecast.requirements import Requirements
 from forecast.training.config import SourceConfig, TrainingConfig
 from forecast.training.parallel import Place
-from forecast.training.source import Source
+from forecast.training.source import Source, Streamed
+from forecast.training.subject import Subject
 
 BATCH = 8
 
@@ -36,17 +36,16 @@ class Forecasts(NamedTuple):
 class Stepper:
     """Carries frames one step further, by any network, without a gradient."""
 
-    requirements: Requirements
+    subject: Subject
     device: torch.device
     in_bfloat16: bool
 
     @torch.no_grad()
     def advance(
-        self, model: Forecaster, frames: Tensor, sources: Sequence[Source], index: np.ndarray, lead: np.ndarray
+        self, model: Forecaster, frames: Tensor, sources: Sequence[Streamed], index: np.ndarray, lead: np.ndarray
     ) -> Tensor:
         """Frames (batch, history, channel, lat, lon) one step on; they end at state `index` of their source, at step `lead`."""
-        times = np.array([source.times[position] for source, position in zip(sources, index, strict=False)])
-        forcings, features = model.inputs_at(times, lead * self.requirements.step_hours, self.device)
+        forcings, features = self.subject.inputs(model, sources, index, lead, self.device)
         frames = frames.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             following = model(frames, forcings, features)
@@ -64,7 +63,7 @@ class Validation:
         self, config: TrainingConfig, stepper: Stepper, earlier: Sequence[Forecaster], average: PuYun, place: Place
     ) -> None:
         self.config, self.stepper, self.earlier, self.average, self.place = config, stepper, earlier, average, place
-        self.requirements = stepper.requirements
+        self.requirements = average.requirements
         self.last_lead = config.lead_until_hours // self.requirements.step_hours
         self.first_lead = config.earlier_until_hours[-1] // self.requirements.step_hours if config.earlier_until_hours else 0
 

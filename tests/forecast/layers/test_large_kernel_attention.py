@@ -7,6 +7,7 @@ from forecast.layers.large_kernel_attention import (
     ATTENTIONS,
     LAYER_SCALE,
     ChannelNorm,
+    Form,
     GatedLargeKernelAttention,
     LargeKernel,
     LargeKernelAttention,
@@ -15,7 +16,7 @@ from forecast.layers.large_kernel_attention import (
 
 def test_large_kernel_reaches_eleven_cells() -> None:
     """5x5, then 7x7 dilated by 3: 2 + 9 cells to each side (arXiv 2202.09741)."""
-    layer = LargeKernel(1, has_poles=True)
+    layer = LargeKernel(1, Form(has_poles=True))
     x = torch.zeros(1, 1, 61, 60, requires_grad=True)
     layer(x)[0, 0, 30, 30].backward()
     rows, columns = torch.nonzero(x.grad[0, 0], as_tuple=True)
@@ -25,7 +26,7 @@ def test_large_kernel_reaches_eleven_cells() -> None:
 
 def test_attention_is_a_product_with_its_input() -> None:
     """With a large kernel that answers 1 everywhere, VAN's attention is two 1x1 convolutions and a GELU."""
-    layer = LargeKernelAttention(3, has_poles=True)
+    layer = LargeKernelAttention(3, Form(has_poles=True))
     with torch.no_grad():
         layer.large_kernel[2].weight.zero_()
         layer.large_kernel[2].bias.fill_(1.0)
@@ -35,7 +36,7 @@ def test_attention_is_a_product_with_its_input() -> None:
 
 
 def test_gate_of_zero_closes_the_gated_form() -> None:
-    layer = GatedLargeKernelAttention(3, has_poles=True)
+    layer = GatedLargeKernelAttention(3, Form(has_poles=True))
     with torch.no_grad():
         layer.large_kernel[2].weight.zero_()
         layer.large_kernel[2].bias.zero_()
@@ -45,7 +46,7 @@ def test_gate_of_zero_closes_the_gated_form() -> None:
 
 @pytest.mark.parametrize("name", sorted(ATTENTIONS))
 def test_attention_turns_with_the_globe(name: str) -> None:
-    layer = ATTENTIONS[name](4, has_poles=True)
+    layer = ATTENTIONS[name](4, Form(has_poles=True))
     x = torch.randn(1, 4, 19, 24)
     torch.testing.assert_close(layer(x.roll(7, -1)), layer(x).roll(7, -1), rtol=1e-4, atol=1e-5)
 
