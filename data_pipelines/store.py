@@ -249,8 +249,12 @@ def open_waves(path: str | Path, chunks: Any = None) -> xr.Dataset:
 
 def open_store(path: str | Path, chunks: Any = None) -> xr.Dataset:
     """Open a store of either kind, by what it says it is. Arguments and errors: `open_analysis`."""
-    waves = exists(path) and _open_group(path, mode="r").attrs.get("contract") == WAVES.label
-    return _open_checked(path, WAVES if waves else CONTRACT, chunks)
+    return _open_checked(path, WAVES if holds_waves(path) else CONTRACT, chunks)
+
+
+def holds_waves(path: str | Path) -> bool:
+    """Whether a store is there that says that it keeps waves."""
+    return exists(path) and _open_group(path, mode="r").attrs.get("contract") == WAVES.label
 
 
 def _open_checked(path: str | Path, contract: Contract, chunks: Any) -> xr.Dataset:

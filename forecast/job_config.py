@@ -153,7 +153,10 @@ class RunConfig:
         if not self.start_time <= self.end_time:
             raise ForecastError(f"end must not be before start; got start={self.start} end={self.end}.")
         for name in ("every", "lead"):
-            parse_hours(getattr(self, name), name)
+            if not (
+                name == "lead" and re.fullmatch(r"[\d.]+\s*s", self.lead)
+            ):  # seconds are for waves, see `forecast.wave_job`
+                parse_hours(getattr(self, name), name)
         if self.batch_size < 1:
             raise ForecastError(f"batch_size must be at least 1; got {self.batch_size}.")
         if self.threads < 0:

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from data_pipelines.forcings import forcing_fields
 from data_pipelines.variables import VARIABLES, Channel
-from forecast.layers.compression import CompressionConfig, approximate
+from forecast.layers.compression import CompressionConfig, approximate, closed
 from forecast.layers.large_kernel_attention import ATTENTIONS, ChannelNorm, Form
 from forecast.layers.patches import check_patch, patch_embedding, patch_unembedding
 from forecast.layers.time_embedding import TimeEmbedding, feature_count, time_features
@@ -182,12 +182,12 @@ class PuYun(nn.Module):
 
         inputs = channels * (requirements.history + 2) + len(requirements.forcings) + 2
         form = Form(has_poles, False, config.fast_filters, config.compression)
-        edges = {"has_poles": has_poles, "compression": config.compression}
+        edges: dict[str, Any] = {"has_poles": has_poles, "compression": config.compression}
         self.embedding = patch_embedding(inputs, config.width, config.patch, **edges)
         self.time_embedding = TimeEmbedding(feature_count(requirements.history + 1), config.width)
         self.stages = nn.ModuleList(nn.ModuleList(Block(config, form) for _ in range(blocks)) for blocks in config.depth)
         self.head = patch_unembedding(config.width * len(config.depth), channels, config.patch, **edges)
-        self.head.close()
+        closed(self.head)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], requirements: Requirements) -> PuYun:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from configs.compose import entry
 from data_pipelines.locations import redacted
+from data_pipelines.store import holds_waves
 from forecast.job import run_forecasts
 from forecast.job_config import RunConfig
+from forecast.wave_job import run_wave_forecasts
 
 
 @entry(RunConfig, "forecast/run", lists=("cascade",))
 def main(config: RunConfig) -> str:
     """Run the job and say where its forecasts are."""
+    if holds_waves(config.analysis):
+        waves = run_wave_forecasts(config)
+        return f"{waves.samples} samples to {waves.lead_seconds:g} s are in {waves.out} ({waves.made} made now)."
     result = run_forecasts(config)
     stores = " and ".join(redacted(store) for store in (result.out, *result.branches))
     if result.submitted:

@@ -22,7 +22,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from forecast.layers.compression import CompressionConfig, pointwise, spatial
+from forecast.layers.compression import CompressionConfig, closed, pointwise, spatial
 from forecast.layers.large_kernel_attention import Form
 from forecast.puyun import Block, PuYunConfig
 from forecast.wave_requirements import WaveRequirements
@@ -80,7 +80,7 @@ class GatedConvolutions(nn.Module):
         width, size, compression = config.width, config.kernel_size, config.compression
         self.lift = spatial(waves, width, size, compression, bias=False)
         self.body = nn.ModuleList(spatial(width, width, size, compression, bias=False) for _ in range(config.depth))
-        self.head = spatial(width, channels, size, compression, bias=False, gain=1e-3)
+        self.head = closed(spatial(width, channels, size, compression, bias=False))
         inner = config.medium_width
         self.medium = nn.Sequential(
             spatial(medium + 1, inner, 3, compression), nn.GELU(), spatial(inner, inner, 3, compression), nn.GELU(),
@@ -112,9 +112,7 @@ class PlaneAttention(nn.Module):
         blocks = PuYunConfig(width=config.width, expansion=config.expansion)
         self.lift = pointwise(waves + medium + 1, config.width, config.compression)
         self.body = nn.ModuleList(Block(blocks, form, clocked=False) for _ in range(config.depth))
-        self.head = nn.Conv2d(config.width, channels, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        self.head = closed(pointwise(config.width, channels, config.compression))
 
     def prepare(self, medium: Float[Tensor, "batch static y x"]) -> Float[Tensor, "batch more y x"]:
         """Add a field of ones, which shows where the plane ends."""
@@ -131,7 +129,7 @@ class PlaneAttention(nn.Module):
         return scale * self.head(x)
 
 
-NETWORKS = {"cnn": GatedConvolutions, "lka": PlaneAttention}
+NETWORKS: dict[str, type[GatedConvolutions | PlaneAttention]] = {"cnn": GatedConvolutions, "lka": PlaneAttention}
 
 
 class Simulator(nn.Module):
@@ -166,7 +164,8 @@ class Simulator(nn.Module):
         mean = np.zeros(static) if statistics is None else statistics["static_mean"]
         self.register_buffer("static_mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.mask_at = requirements.static.index("mask")
-        self.network = NETWORKS[config.network](config, channels * requirements.history, static, channels)
+        network = NETWORKS[config.network]
+        self.network = network(config, channels * requirements.history, static, channels)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], requirements: WaveRequirements) -> Simulator:

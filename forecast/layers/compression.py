@@ -82,6 +82,17 @@ def spatial(
 
 
 @torch.no_grad()
+def closed(convolution: nn.Module) -> nn.Module:
+    """Let a convolution return zeros until it learns, by the last filter of its chain."""
+    ends = convolution.wide if isinstance(convolution, CompressedPointwise) else convolution
+    nn.init.zeros_(ends.axis_filters[-1] if isinstance(ends, CompressedConv2d) else ends.get_parameter("weight"))
+    bias = getattr(ends, "bias", None)
+    if bias is not None:
+        nn.init.zeros_(bias)
+    return convolution
+
+
+@torch.no_grad()
 def approximate(compressed: nn.Module, dense: nn.Module) -> dict[str, float]:
     """Give a compressed network the function of a trained dense one, as nearly as its form allows.
 

@@ -40,7 +40,7 @@ class _Embedding(nn.Module):
         """Embed; `odd_channels` as in `pad_sphere`."""
         if self.halo:
             x = self.globe.pad(x, self.halo, self.halo, has_poles=self.has_poles, odd_channels=odd_channels)
-        return super().forward(x)  # type: ignore[misc]
+        return super().forward(x)
 
 
 class PatchEmbedding(_Embedding, nn.Conv2d):
@@ -85,7 +85,7 @@ class _Unembedding(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch latent latent_lat latent_lon"]) -> Float[Tensor, "batch channel lat lon"]:
         """Spread latent channels over the cells of their patch."""
-        x = F.pixel_shuffle(super().forward(x), self.patch)  # type: ignore[misc]
+        x = F.pixel_shuffle(super().forward(x), self.patch)
         if not self.has_poles or self.patch == 1:
             return x
         before = self.patch // 2
@@ -99,12 +99,6 @@ class PatchUnembedding(_Unembedding, nn.Conv2d):
         super().__init__(channels, out_channels * patch * patch, 1)
         self.patch, self.has_poles, self.globe = patch, has_poles, WHOLE
 
-    def close(self) -> None:
-        """Let it return zeros until it learns."""
-        nn.init.zeros_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
 
 class CompressedPatchUnembedding(_Unembedding, CompressedPointwise):
     """`PatchUnembedding` through few channels."""
@@ -112,10 +106,6 @@ class CompressedPatchUnembedding(_Unembedding, CompressedPointwise):
     def __init__(self, channels: int, out_channels: int, patch: int, *, has_poles: bool, rank: int) -> None:
         super().__init__(channels, out_channels * patch * patch, rank)
         self.patch, self.has_poles, self.globe = patch, has_poles, WHOLE
-
-    def close(self) -> None:
-        """Let it return zeros until it learns."""
-        nn.init.zeros_(self.wide.weight)  # its bias is 0 already
 
 
 def patch_unembedding(

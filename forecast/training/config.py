@@ -24,8 +24,6 @@ class SourceConfig:
     ----------
     store
         Path or URL.
-    samples
-        Of a wave store: first and last sample to learn from; empty for all.
     start, end
         First and last day of training (inclusive); empty for the whole store.
     held_out_start, held_out_end
@@ -39,10 +37,11 @@ class SourceConfig:
     match_statistics
         Shift and scale its fields to the mean field and standard deviation of the first source. For simulated
         data beside observed ones.
+    samples
+        Of a wave store: first and last sample to learn from; empty for all.
     """
 
     store: str = ""
-    samples: list[int] = field(default_factory=list)
     start: str = ""
     end: str = ""
     held_out_start: str = ""
@@ -50,6 +49,7 @@ class SourceConfig:
     share: float = 1.0
     lead_until_hours: int = 0
     match_statistics: bool = False
+    samples: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.share < 0:

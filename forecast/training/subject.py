@@ -25,18 +25,22 @@ from forecast.losses import ALL_ROWS, WeightedError, channel_weights
 from forecast.puyun import PuYun
 from forecast.requirements import Requirements
 from forecast.training.config import SourceConfig, TrainingConfig
-from forecast.training.source import Source, Streamed
+from forecast.training.source import Source
 
 
 class Subject(Protocol):
     """What the trainer asks of a subject."""
 
-    sources: Sequence[Streamed]
     requirements: Any
     first_lead: int  # [steps] at which the stage begins
     last_lead: int  # [steps] that it learns to reach
     lead_unit: str  # "hours" or "seconds"
     score: str  # what validation numbers are called
+
+    @property
+    def sources(self) -> Sequence[Any]:
+        """Stores to learn from, each a `Streamed` with `fresh`, `states` and `connected`."""
+        ...
 
     def build_model(self) -> Any:
         """The network, with the statistics of the data and initial weights."""
@@ -60,6 +64,10 @@ class Subject(Protocol):
         """What a checkpoint says of the data: `training_span` and `data_hash`."""
         ...
 
+    def notes(self) -> dict[str, Any]:
+        """More that a checkpoint says of the data."""
+        ...
+
     def data(self, model: nn.Module) -> dict[str, Any]:
         """What must be the same when a training goes on: the states there are, and their statistics."""
         ...
@@ -73,7 +81,7 @@ class Weather:
 
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
-        self.sources = [Source(source, config.channels) for source in config.sources.values()]
+        self.sources: Sequence[Source] = [Source(source, config.channels) for source in config.sources.values()]
         first = self.sources[0].analysis
         self.requirements = Requirements.of(first, config.channels, history=config.history, forcings=config.forcings)
         step = self.requirements.step_hours
@@ -121,7 +129,7 @@ class Weather:
         return WeightedError(config.penalty, self.requirements.latitude, weights, rows)
 
     def inputs(
-        self, model: Any, sources: Sequence[Source], index: np.ndarray, lead: np.ndarray, device: torch.device
+        self, model: Any, sources: Sequence[Any], index: np.ndarray, lead: np.ndarray, device: torch.device
     ) -> tuple[Tensor, Tensor]:
         """Forcings and features of the times."""
         times = np.array([source.times[position] for source, position in zip(sources, index, strict=False)])
@@ -141,6 +149,10 @@ class Weather:
     def _data_hash(self) -> str:
         first = self.sources[0].analysis
         return data_hash(first[list(first.data_vars)])
+
+    def notes(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
 
     def data(self, model: nn.Module) -> dict[str, Any]:
         """Spans of the sources, mean and tendency."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import copy
 import math
+import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,8 +71,8 @@ class Trainer:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)  # the same weights on all ranks
         self.device = self.place.device
-        self.subject: Subject = Waves(config, config.simulator) if config.simulator else Weather(config)
-        self.sources = cast("Sequence[Any]", self.subject.sources)
+        self.subject = _subject(config)
+        self.sources = self.subject.sources
         self.requirements = self.subject.requirements
         in_bfloat16 = computes_in_bfloat16(config.precision, self.device)
         self.stepper = Stepper(self.subject, self.device, in_bfloat16)
@@ -320,6 +321,8 @@ class Trainer:
                     "processes": self.place.ranks,
                     "seconds": round(self.seconds),
                     "seconds_waited_for_data": round(self.waited, 1),
+                    "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),  # of this process
+                    **self.subject.notes(),
                 },
             )
         return folder
@@ -384,6 +387,10 @@ class Trainer:
         settings = {key: value for key, value in asdict(self.config).items() if key not in FREE}
         settings["model"]["depth"] = list(settings["model"]["depth"])
         return settings | self.subject.data(self.average)
+
+
+def _subject(config: TrainingConfig) -> Subject:
+    return Waves(config, config.simulator) if config.simulator else Weather(config)
 
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -111,7 +111,8 @@ class Waves:
     def __init__(self, config: TrainingConfig, simulator: SimulatorConfig) -> None:
         _refuse_what_is_of_weather(config)
         self.config, self.simulator = config, simulator
-        self.sources = [WaveSource(source, config.channels, config.static) for source in config.sources.values()]
+        sources = [WaveSource(source, config.channels, config.static) for source in config.sources.values()]
+        self.sources: Sequence[WaveSource] = sources
         self.requirements = WaveRequirements.of(self.sources[0].waves, config.channels, config.static, history=config.history)
         for source in self.sources[1:]:
             self.requirements.check(source.waves)
@@ -138,7 +139,7 @@ class Waves:
         return WeightedError(self.config.penalty, None, weights, rows)
 
     def inputs(
-        self, model: Any, sources: Sequence[WaveSource], index: np.ndarray, lead: np.ndarray, device: torch.device
+        self, model: Any, sources: Sequence[Any], index: np.ndarray, lead: np.ndarray, device: torch.device
     ) -> tuple[Tensor, Tensor]:
         """Static fields of the samples."""
         static = np.stack([source.static(position) for source, position in zip(sources, index, strict=False)])
@@ -157,6 +158,14 @@ class Waves:
     @cached_property
     def _data_hash(self) -> str:
         return data_hash(self.sources[0].waves)
+
+    def notes(self) -> dict[str, Any]:
+        """First and last sample of every store that was learned from, by the store's hash: no test of what was learned."""
+        seen = {}
+        for source in self.sources:
+            numbers = [track.sample for track in source.tracks]
+            seen[str(source.waves.attrs.get("data_hash"))] = [numbers[0], numbers[-1]]
+        return {"stores": seen}
 
     def data(self, model: nn.Module) -> dict[str, Any]:
         """Samples of the sources, and the tendency."""

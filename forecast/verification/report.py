@@ -60,7 +60,7 @@ def write_report(found: Verification, config: VerifyConfig, folder: Path) -> Non
         figures["spectra"] = draw_spectra(found, shown)
     figures |= _maps(found, config, shown)
     for name, figure in figures.items():
-        (folder / f"{name}.png").write_bytes(_png(figure))
+        (folder / f"{name}.png").write_bytes(png(figure))
     (folder / "report.html").write_text(_page(found, config, leads, folder, list(figures)), encoding="utf-8")
 
 
@@ -106,7 +106,7 @@ def _maps(found: Verification, config: VerifyConfig, channels: Sequence[int]) ->
     }  # fmt: skip
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     """Draw, in 256 colours: a third of the size, and no eye sees the difference in fields of two dozen."""
     from PIL import Image
 
@@ -141,30 +141,35 @@ def _page(found: Verification, config: VerifyConfig, leads: Sequence[int], folde
         f"{html.escape(' '.join(sample.dropped))}</p>",
         verdict,
         "<h2>Scorecard</h2>",
-        _image(folder, "scorecard", "RMSE of the forecast and of every baseline by lead time", wide=True),
+        image_tag(folder, "scorecard", "RMSE of the forecast and of every baseline by lead time", wide=True),
         _targets(found),
         "<h2>Scores by lead time</h2>",
-        _image(folder, "curves", "Scores against lead time", wide=True),
+        image_tag(folder, "curves", "Scores against lead time", wide=True),
         f'<p class="note">{curves}</p>',
     ]
     if any(name.startswith("map_") for name in figures):
         sections.append("<h2>Maps</h2>")
-        sections += [_image(folder, name, name, wide=True) for name in figures if name.startswith("map_")]
+        sections += [image_tag(folder, name, name, wide=True) for name in figures if name.startswith("map_")]
         sections.append(f'<p class="note">Error is forecast minus truth. {SIGN_OF_VORTICITY} {COASTLINE_CREDIT}</p>')
     if "spectra" in figures:
-        sections += ["<h2>Spectra</h2>", _image(folder, "spectra", "Zonal energy spectra", wide=True)]
+        sections += ["<h2>Spectra</h2>", image_tag(folder, "spectra", "Zonal energy spectra", wide=True)]
         sections.append('<p class="note">A forecast below truth at high wavenumbers is smoother than the atmosphere.</p>')
     sections += ["<h2>Tables</h2>", _tables(found, leads), "<h2>How it was scored</h2>", _conventions(found, config)]
-    body = "\n".join(sections)
+    return page(f"Verification of {contest.names[0]}", "\n".join(sections))
+
+
+def page(title: str, body: str) -> str:
+    """A whole page around a body, with our style."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Verification of {html.escape(contest.names[0])}</title><style>{STYLE}</style></head>\n"
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n"
         f"<body>\n{body}\n</body></html>\n"
     )
 
 
-def _image(folder: Path, name: str, text: str, wide: bool = False) -> str:
+def image_tag(folder: Path, name: str, text: str, wide: bool = False) -> str:
+    """A figure of a folder as part of a page."""
     data = base64.b64encode((folder / f"{name}.png").read_bytes()).decode("ascii")
     kind = ' class="wide"' if wide else ""
     return f'<figure{kind}><img alt="{html.escape(text)}" src="data:image/png;base64,{data}"></figure>'

@@ -1,0 +1,131 @@
+"""Roll-out of wave simulators: a batch of samples step by step, in memory that does not grow with lead time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float32
+from torch import Tensor
+
+from data_pipelines.store import load_checked
+from forecast.forecaster import ForecastError
+from forecast.rollout import choose_device, computes_in_bfloat16
+from forecast.wave_simulator import Simulator
+
+
+@dataclass(frozen=True)
+class WaveState:
+    """Fields of some samples at one lead time.
+
+    Parameters
+    ----------
+    fields
+        Physical units, (batch, channel, y, x), one entry of the batch per sample.
+    channels
+        Names along the second axis.
+    samples
+        Numbers of the simulations, (batch,).
+    lead_seconds
+        Time since the last state that was given [s].
+
+    Raises
+    ------
+    ForecastError
+        If a value is not finite.
+    """
+
+    fields: Float32[Tensor, "batch channel y x"]
+    channels: tuple[str, ...]
+    samples: np.ndarray
+    lead_seconds: float
+
+    def __post_init__(self) -> None:
+        bad = ~torch.isfinite(self.fields).flatten(2).all(2)
+        if bad.any():
+            sample, channel = (int(place) for place in bad.nonzero()[0])
+            raise ForecastError(
+                f"{self.channels[channel]} of sample {self.samples[sample]} is not finite {self.lead_seconds:g} s after its "
+                "start: the simulator is unstable there. Train it for longer leads (lead_until_steps), or use another."
+            )
+
+
+def rollout_waves(
+    model: Simulator,
+    waves: xr.Dataset,
+    samples: Sequence[int] | np.ndarray,
+    steps: int,
+    device: torch.device | str = "auto",
+    precision: str = "auto",
+) -> Iterator[WaveState]:
+    """Carry samples on from the start of their records, one step at a time.
+
+    Parameters
+    ----------
+    model
+        The simulator.
+    waves
+        As `data_pipelines.store.open_waves` gives it; read are the first `history` frames and the static fields.
+    samples
+        Numbers of the samples; they run as one batch.
+    steps
+        Number of states to make, at least 1.
+    device, precision
+        As for `forecast.rollout.rollout`.
+
+    Yields
+    ------
+    WaveState
+        On `device`, in order of lead time.
+
+    Raises
+    ------
+    ForecastError
+        If a sample is missing, the start holds NaN, or the waves leave the finite numbers.
+    ValueError
+        If the store has another grid, step or other fields than the simulator needs.
+    """
+    if steps < 1:
+        raise ForecastError(f"steps must be at least 1; got {steps}.")
+    model.requirements.check(waves)
+    target = choose_device(str(device))
+    in_bfloat16 = computes_in_bfloat16(precision, target)
+    model.to(target).eval()
+    frames, static = (values.to(target) for values in read_start(model, waves, np.asarray(samples)))
+    return _steps(model, frames, static, np.asarray(samples), steps, in_bfloat16)
+
+
+def _steps(
+    model: Simulator, frames: Tensor, static: Tensor, samples: np.ndarray, steps: int, in_bfloat16: bool
+) -> Iterator[WaveState]:
+    kind, prepared = frames.device.type, None
+    mask = static[:, model.mask_at, None]
+    for step in range(1, steps + 1):
+        # Not across the yield: a generator that is left half-way would leave inference mode switched on.
+        with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=in_bfloat16):
+            prepared = model.prepare(static) if prepared is None else prepared
+            following = model.step(frames, prepared, mask).float()
+        frames = torch.cat([frames[:, 1:], following[:, None]], dim=1)
+        yield WaveState(following, model.requirements.channels, samples, step * model.requirements.step_seconds)
+
+
+def read_start(
+    model: Simulator, waves: xr.Dataset, samples: np.ndarray
+) -> tuple[Float32[Tensor, "batch history channel y x"], Float32[Tensor, "batch static y x"]]:
+    """Read the first frames and the static fields of samples. Errors: see `rollout_waves`."""
+    need = model.requirements
+    missing = np.setdiff1d(samples, waves["sample"].values)
+    if missing.size:
+        numbers = waves["sample"].values
+        raise ForecastError(
+            f"sample {missing[0]} is missing: the store holds {numbers[0]} to {numbers[-1]}. Choose start= and end= inside it."
+        )
+    chosen = load_checked(waves[[*need.channels, *need.static]].sel(sample=samples).isel(time=slice(need.history)))
+    frames = np.stack([chosen[name].values for name in need.channels], axis=2)
+    static = np.stack([chosen[name].values for name in need.static], axis=1)
+    if not np.isfinite(frames).all() or not np.isfinite(static).all():
+        raise ForecastError("the start of a sample holds values that are not finite. Build the store again, or leave it out.")
+    return torch.from_numpy(frames), torch.from_numpy(static)
