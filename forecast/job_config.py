@@ -87,13 +87,13 @@ class RunConfig:
     Parameters
     ----------
     analysis
-        Analysis store (folder or URL) that holds the initial times and the history before them.
+        Analysis store (folder or URL) that holds the initial times and the history before them; or a wave store.
     start, end
-        First and last initial time, ISO 8601, both included.
+        First and last initial time, ISO 8601, both included; of waves the numbers of the first and the last sample.
     every
         Time between initial times, as in 6h or 1d.
     lead
-        Longest lead time, as in 10d or 240h.
+        Longest lead time, as in 10d or 240h; of waves in seconds, as in 1.2s.
     out
         Forecast store, a new folder or the URL of a place in an object store; with `resume` an existing one.
     cascade

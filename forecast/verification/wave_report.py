@@ -50,8 +50,8 @@ def write_wave_report(found: WaveVerification, folder: Path) -> None:
         '<p class="note">The samples of least, median and largest error at the last lead time. waves.gif moves.</p>',
         "<h2>Cost</h2>",
         _cost_table(found),
-        '<p class="note">Seconds a sample takes are medians as they were measured when the stores were made: finite elements on '
-        "one thread without mesh and assembly, simulators in batches on the threads that they had.</p>",
+        '<p class="note">Time of one sample: median, as measured when the stores were made; finite elements on one thread '
+        "without mesh and assembly, simulators in batches on the threads that they had.</p>",
     ]
     (folder / "report.html").write_text(page(f"Verification of {names[0]}", "\n".join(sections)), encoding="utf-8")
 
