@@ -3,12 +3,14 @@
     python -m data_pipelines.build_store source=PATH_OR_URL[,...] out=STORE
 
 `source=sample` is the shipped ERA5 sample, `source=simulated` a simulated atmosphere of `simulated.months` months,
-`source=finite_element_waves` a wave store of `waves.samples` simulations, spread as `dask` says.
+`source=finite_element_waves` a wave store of `waves.samples` simulations, spread as `dask` says. XDMF, Exodus and PVD files,
+and folders of VTU files, are results of finite elements that become a wave store as `results` says, one sample each.
 Every setting is listed in configs/data_pipelines/build_store.yaml.
 """
 
 from __future__ import annotations
 
+import glob
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +23,15 @@ from data_pipelines.audit import Audit
 from data_pipelines.audit_table import audit_table
 from data_pipelines.build import Recipe, build_analysis_store
 from data_pipelines.combine import Join
-from data_pipelines.locations import beside
+from data_pipelines.finite_elements.mesh_results import is_mesh_result
+from data_pipelines.locations import beside, is_url
 from data_pipelines.sample import sample_sources
 from data_pipelines.sources import Selection
 from data_pipelines.sources.finite_element_waves import WaveConfig
+from data_pipelines.sources.mesh_results import MeshResultsConfig
 from data_pipelines.sources.simulated_atmosphere import SimulationConfig, simulate
 from data_pipelines.standardise import SourceError
-from data_pipelines.wave_ensemble import DaskConfig, build_wave_store
+from data_pipelines.wave_ensemble import DaskConfig, build_wave_store, build_wave_store_of_results
 
 SAMPLE, SIMULATED, WAVES = "sample", "simulated", "finite_element_waves"
 
@@ -57,6 +61,7 @@ class BuildStoreConfig:
     simulated: SimulationConfig = field(default_factory=SimulationConfig)
     simulated_folder: str | None = None
     waves: WaveConfig = field(default_factory=WaveConfig)
+    results: MeshResultsConfig = field(default_factory=MeshResultsConfig)
     dask: DaskConfig = field(default_factory=DaskConfig)
 
     def __post_init__(self) -> None:
@@ -92,6 +97,8 @@ def build(config: BuildStoreConfig, console: Console) -> Audit:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         if config.source == [WAVES] and not Path(WAVES).exists():
             return _build_waves(config, bar)
+        if results := _mesh_results(config):
+            return _build_results(config, results, bar)
         sources = _sources(config, bar)
         task = bar.add_task("time steps", total=None)
         return build_analysis_store(
@@ -109,6 +116,44 @@ def _build_waves(config: BuildStoreConfig, bar: Progress) -> Audit:
     task = bar.add_task("simulations", total=config.waves.samples)
     return build_wave_store(
         config.waves,
+        config.out,
+        dask=config.dask,
+        compression=config.compression,
+        allow=config.allow,
+        attributes=config.attributes,
+        restart=config.restart,
+        progress=lambda done, total: bar.update(task, completed=done, total=total),
+    )
+
+
+def _mesh_results(config: BuildStoreConfig) -> list[str | Path]:
+    """The sources as series of files on meshes; none where they are something else.
+
+    Raises
+    ------
+    SourceError
+        If only some of them are.
+    """
+    found = [path for source in config.source for path in _expanded(source)]
+    results = [path for path in found if not is_url(path) and is_mesh_result(path)]
+    if results and len(results) < len(found):
+        other = next(path for path in found if path not in results)
+        raise SourceError(f"results on meshes make a store of their own kind and stand alone; {other} is something else.")
+    return results
+
+
+def _expanded(source: str) -> list[str | Path]:
+    if is_url(source) or Path(source).exists():
+        return [source]
+    return [Path(match) for match in sorted(glob.glob(source, recursive=True))]
+
+
+def _build_results(config: BuildStoreConfig, paths: list[str | Path], bar: Progress) -> Audit:
+    logging.getLogger("skfem").setLevel(logging.WARNING)
+    task = bar.add_task("samples", total=len(paths))
+    return build_wave_store_of_results(
+        paths,
+        config.results,
         config.out,
         dask=config.dask,
         compression=config.compression,

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from data_pipelines.errors import StoreError
 from data_pipelines.finite_elements.errors import FiniteElementError
 from data_pipelines.locations import beside, is_url
 from data_pipelines.sources.finite_element_waves import WaveConfig, simulate, wave_template
+from data_pipelines.sources.mesh_results import MeshResultsConfig, ensemble_of
 from data_pipelines.store import (
     INCOMPLETE,
     combine_digests,
@@ -128,10 +130,46 @@ def build_wave_store(
         **(attributes or {}),
     }
     ensemble = Ensemble(out, wave_template(config), about, compression)
-    ensemble.prepare(restart)
-    with ensemble.closing():
-        _run(ensemble, partial(simulate, config), dask or DaskConfig(), progress)
-    return ensemble.finish(allow)
+    return ensemble.fill(partial(simulate, config), dask or DaskConfig(), allow, restart, progress)
+
+
+def build_wave_store_of_results(
+    paths: Sequence[str | Path],
+    config: MeshResultsConfig,
+    out: str | Path,
+    *,
+    dask: DaskConfig | None = None,
+    compression: str = "lz4",
+    allow: Sequence[str] = (),
+    attributes: Mapping[str, str] | None = None,
+    restart: bool = False,
+    progress: Progress | None = None,
+) -> Audit:
+    """Read results of any finite-element code into a wave store, one series of files a sample.
+
+    Parameters
+    ----------
+    paths
+        XDMF, Exodus or PVD files, or folders of VTU files; the samples in this order.
+    config
+        How to read them.
+    out, dask, compression, allow, attributes, restart, progress
+        As for `build_wave_store`.
+
+    Raises
+    ------
+    StoreError, FiniteElementError, AuditError
+        As `build_wave_store`; FiniteElementError if a file cannot be read as `config` says.
+    """
+    read = ensemble_of(paths, config)
+    about = {
+        "title": "Waves on a mesh, sampled onto a regular grid",
+        "source": "; ".join(Path(path).name for path in paths),
+        "settings": json.dumps(asdict(config), sort_keys=True),
+        **(attributes or {}),
+    }
+    ensemble = Ensemble(out, read.template(), about, compression)
+    return ensemble.fill(read, dask or DaskConfig(), allow, restart, progress)
 
 
 class Ensemble:
@@ -172,6 +210,15 @@ class Ensemble:
             self.marks.mkdir(parents=True)
         create_wave_store(self.partial, self.template, compression=self.compression, attributes=about)
         _write_whole(settings, wanted)
+
+    def fill(
+        self, simulation: Simulate, dask: DaskConfig, allow: Sequence[str], restart: bool, progress: Progress | None
+    ) -> Audit:
+        """Make all samples that have no mark, and finish."""
+        self.prepare(restart)
+        with self.closing():
+            _run(self, simulation, dask, progress)
+        return self.finish(allow)
 
     def missing(self) -> list[int]:
         """Samples without a mark."""
@@ -282,13 +329,11 @@ def _client(dask: DaskConfig, tasks: int) -> Iterator[Any]:
 
 def _slurm(dask: DaskConfig, workers: int) -> Any:
     try:
-        import dask_jobqueue
+        jobqueue: Any = import_module("dask_jobqueue")  # has types in some versions, and none in others
     except ImportError as error:
         raise ImportError(
             "dask.scheduler=slurm needs the package dask-jobqueue; install it with: pip install 'skysolve[cluster]'"
         ) from error
-    cluster = dask_jobqueue.SLURMCluster(  # type: ignore[attr-defined]
-        queue=dask.queue, cores=1, processes=1, memory=dask.memory, walltime=dask.walltime
-    )
+    cluster = jobqueue.SLURMCluster(queue=dask.queue, cores=1, processes=1, memory=dask.memory, walltime=dask.walltime)
     cluster.scale(jobs=workers)
     return cluster

@@ -114,7 +114,7 @@ def score_waves(forecasts: Mapping[str, xr.Dataset], truth: xr.Dataset, samples:
         true = truth[["displacement", "velocity", "wave_speed", "mask"]].sel(sample=sample).isel(time=place).load()
         medium = medium_of(true)
         fields = [true[name].values for name in ("displacement", "velocity")]
-        start = float(energy(*(field[history - 1 : history] for field in fields), medium)[0])
+        start = float(energy(fields[0][history - 1 : history], fields[1][history - 1 : history], medium)[0])
         given = [np.broadcast_to(field[history - 1], field[history:].shape) for field in fields]
         made = [
             [data[name].sel(sample=sample).values[history : len(times)] for name in ("displacement", "velocity")]

