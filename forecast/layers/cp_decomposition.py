@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-STARTS = 3  # alternating least squares ends in local optima; the best of a few starts is kept, for each kernel
+# Alternating least squares ends in local optima and crawls where terms are nearly parallel; the best of these starts is kept,
+# for each kernel.
+STARTS = ("algebraic", "singular", "random", "random")
 SMALLEST = 1e-300  # stands for the length of a vector of zeros
 RIDGE = 1e-12  # on the diagonal of products of unit vectors: keeps terms that became parallel from dividing by zero
 
@@ -59,8 +61,10 @@ def _from_least_squares(core: Tensor, terms: int, sweeps: int, seed: int) -> lis
     generator = torch.Generator().manual_seed(seed)
     best: list[Tensor] = []
     least = core.new_full((core.shape[0],), torch.inf)
-    for start in range(STARTS):
-        vectors = _start(core, terms, generator, random=start > 0)
+    for start in STARTS:
+        vectors = _start(core, terms, generator, start)
+        if vectors is None:
+            continue
         for _ in range(sweeps):
             for way in range(core.ndim - 1):
                 for place, vector in enumerate(vectors):
@@ -77,18 +81,52 @@ def _from_least_squares(core: Tensor, terms: int, sweeps: int, seed: int) -> lis
     return best
 
 
-def _start(core: Tensor, terms: int, generator: torch.Generator, *, random: bool) -> list[Tensor]:
-    """Leading singular vectors of the unfoldings, filled up with noise; or noise."""
+def _start(core: Tensor, terms: int, generator: torch.Generator, kind: str) -> list[Tensor] | None:
+    """Vectors to begin with: `_algebraic`, leading singular vectors of the unfoldings filled up with noise, or noise."""
+    if kind == "algebraic":
+        return _algebraic(core, terms, generator)
     vectors = [
         torch.randn(core.shape[0], size, terms, generator=generator, dtype=torch.float64).to(core.device)
         for size in core.shape[1:]
     ]
-    if not random:
+    if kind == "singular":
         for way, vector in enumerate(vectors):
             left = torch.linalg.svd(_unfold(core, way), full_matrices=False)[0]
             kept = min(terms, left.shape[2])
             vector[..., :kept] = left[..., :kept]
     return vectors
+
+
+def _algebraic(core: Tensor, terms: int, generator: torch.Generator) -> list[Tensor] | None:
+    """The terms themselves, where a kernel is a sum of so few that two ways hold them all: no iteration, however parallel.
+
+    Two mixtures of slices have the same vectors on both sides and different weights between, so that the vectors of one
+    way are eigenvectors of the one times the inverse of the other (Harshman, 1970; Leurgans, Ross and Abel, 1993). The other
+    ways follow by least squares. Of other kernels it is one more start.
+    """
+    sizes = core.shape[1:]
+    first, second = sorted(range(len(sizes)), key=lambda way: -sizes[way])[:2]
+    if terms < 2 or min(sizes[first], sizes[second]) < terms:
+        return None
+    rest = [way for way in range(len(sizes)) if way not in (first, second)]
+    ordered = core.permute(0, first + 1, second + 1, *(way + 1 for way in rest))
+    slices = ordered.flatten(3)
+    left = torch.linalg.svd(slices.flatten(2), full_matrices=False)[0][..., :terms]
+    right = torch.linalg.svd(slices.transpose(1, 2).flatten(2), full_matrices=False)[0][..., :terms]
+    mixtures = torch.randn(slices.shape[3], 2, generator=generator, dtype=torch.float64).to(core.device)
+    one, other = (left.transpose(1, 2) @ (slices @ mixtures[:, place]) @ right for place in range(2))
+    own = torch.linalg.eig(one @ torch.linalg.pinv(other)).eigenvectors.real
+    vectors = [left @ own]
+    # What is left beside each term is one outer product of the other ways.
+    beside = (torch.linalg.pinv(vectors[0]) @ slices.flatten(2)).unflatten(2, ordered.shape[2:])
+    for _ in range(len(sizes) - 2):
+        matrices = beside.flatten(3)
+        outer, values, inner = torch.linalg.svd(matrices, full_matrices=False)
+        vectors.append((outer[..., 0] * values[..., :1]).transpose(1, 2))
+        beside = inner[..., 0, :].unflatten(2, beside.shape[3:])
+    vectors.append(beside.transpose(1, 2))
+    found = dict(zip([first, second, *rest], vectors, strict=True))
+    return [found[way] for way in range(len(sizes))]
 
 
 def _solve(core: Tensor, others: list[Tensor], way: int) -> Tensor:
