@@ -198,7 +198,9 @@ def _series(
     points = np.asarray(points, dtype=np.float64)
     if points.shape[1] > 2 and np.ptp(points[:, 2:]) > 1e-9 * max(1e-300, np.ptp(points[:, :2])):
         raise FiniteElementError(f"{path} is a mesh in space; waves here are plane. Cut it with a plane first.")
-    triangles, owners, count = [], [], 0
+    triangles: list[np.ndarray] = []
+    owners: list[np.ndarray] = []
+    count = 0
     for block in cells:
         corners = np.asarray(block.data)
         own = np.arange(count, count + len(corners))

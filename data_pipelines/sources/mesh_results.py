@@ -116,12 +116,12 @@ def read_mesh_result(path: str | Path, config: MeshResultsConfig) -> xr.Dataset:
     if config.velocity:
         velocity = sampled(config.velocity)
     else:
-        velocity = np.gradient(displacement, seconds, axis=0, edge_order=min(2, series.steps - 1))
+        velocity = np.gradient(displacement, seconds, axis=0, edge_order=2 if series.steps > 2 else 1)
     speed = np.where(sampling.mask, _speed(series, config, used, sampling, y, x), 0.0)
     moving = {"displacement": displacement, "velocity": velocity}
     static = {"wave_speed": speed, "mask": sampling.mask}
-    fields = {name: (("time", "y", "x"), values.astype(np.float32)) for name, values in moving.items()}
-    fields |= {name: (("y", "x"), values.astype(np.float32)) for name, values in static.items()}
+    dims = ("time", "y", "x")
+    fields = {name: (dims[-values.ndim :], values.astype(np.float32)) for name, values in (moving | static).items()}
     out = xr.Dataset(fields, {"time": seconds, "y": y, "x": x})
     for name, known in WAVE_VARIABLES.items():
         out[name].attrs["units"] = known.units

@@ -102,7 +102,7 @@ class Weather:
                 source.match(compute_statistics(source.analysis), statistics)
         calibrated_steps = self.last_lead if config.calibrate or config.calibration_from else 0
         model = PuYun(replace(config.model, calibrated_steps=calibrated_steps), self.requirements, statistics)
-        initial = [_load_puyun(path) for path in config.initial]
+        initial = [load_puyun(path) for path in config.initial]
         if initial:
             model.load_weights_of([_in_form_of(model, one) for one in initial])
         if calibrated_steps:
@@ -163,7 +163,8 @@ class Weather:
         }
 
 
-def _load_puyun(path: str) -> PuYun:
+def load_puyun(path: str) -> PuYun:
+    """Load a checkpoint that must be PuYun's."""
     model = load_checkpoint(Path(path), "cpu")
     if not isinstance(model, PuYun):
         raise ValueError(
