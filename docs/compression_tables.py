@@ -1,0 +1,116 @@
+"""Print the tables of `compression.md` from the stored benchmarks; a test holds the page to them.
+
+python docs/compression_tables.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+
+
+def waves(result: dict[str, Any]) -> list[str]:
+    """Every training of a wave simulator."""
+    lines = [
+        "| kernels | seed | parameters | error, another draw | error, outside the range | one simulation, in batches | alone | "
+        "training |",
+        "|---" * 8 + "|",
+    ]
+    for row in sorted(result["rows"].values(), key=lambda row: (row["parameters"], row["seed"])):
+        lines.append(
+            f"| {_name(row['form'])} | {row['seed']} | {row['parameters']:,} | {_percent(row['test'])} "
+            f"| {_percent(row['outside'])} | {1e3 * row['seconds']['batch']:.2f} ms | {1e3 * row['seconds']['alone']:.2f} ms "
+            f"| {row['training_seconds']} s |"
+        )
+    return lines
+
+
+def pair(result: dict[str, Any]) -> list[str]:
+    """The form that is held to the bounds."""
+    found = result["pair"]
+    ratios = {draw: ", ".join(f"{value:.2f}" for value in values) for draw, values in found["error_ratios"].items()}
+    return [
+        f"| {_name(found['compressed'])} over {_name(found['classical'])} | ratio | by seed |",
+        "|---|---|---|",
+        f"| error, another draw | {found['error_ratio']['test']:.2f} | {ratios['test']} |",
+        f"| error, outside the range | {found['error_ratio']['outside']:.2f} | {ratios['outside']} |",
+        f"| parameters | 1 / {1 / found['parameter_ratio']:.1f} | |",
+        f"| time of a simulation, in batches of 16 | {found['time_ratio']['batch']:.2f} | |",
+        f"| time of a simulation, alone | {found['time_ratio']['alone']:.2f} | |",
+    ]
+
+
+def finite_elements(result: dict[str, Any]) -> list[str]:
+    """What finite elements cost at which error, and the simulators beside them."""
+    lines = ["| | error at 1.2 s | mean error | time of one simulation |", "|---" * 4 + "|"]
+    for name, row in result["finite_elements"]["meshes"].items():
+        whole = f"{1e3 * row['with_mesh_and_assembly_seconds']:.0f} ms with mesh and assembly"
+        solve = f"{1e3 * row['solve_seconds']:.2f} ms ({whole})"
+        lines.append(f"| finite elements, {name} cells | {100 * row['last']:.2f} % | {100 * row['mean']:.2f} % | {solve} |")
+    for row in result["rows"].values():
+        if row["seed"] == 0 and row["form"] in (result["pair"].get("classical"), result["pair"].get("compressed"), "lka"):
+            time = f"{1e3 * row['seconds']['batch']:.2f} ms in batches, {1e3 * row['seconds']['alone']:.2f} ms alone"
+            errors = f"{100 * row['test']['last']:.2f} % | {100 * row['test']['mean']:.2f} %"
+            lines.append(f"| {_name(row['form'])} | {errors} | {time} |")
+    return lines
+
+
+def weather(result: dict[str, Any]) -> list[str]:
+    """The weather network in all forms."""
+    leads = list(next(iter(result["rows"].values()))["after"])
+    lines = [
+        "| convolutions | parameters | weights left out | time of a step of 4 | "
+        + " | ".join(f"{_short(lead)}: before, after" for lead in leads) + " |",
+        "|---" * (4 + len(leads)) + "|",
+    ]  # fmt: skip
+    for name, row in result["rows"].items():
+        scores = " | ".join(f"{_score(row['before'][lead])}, {_score(row['after'][lead])}" for lead in leads)
+        lines.append(
+            f"| {name} | {row['parameters']:,} | {100 * row['left_of_weights']:.0f} % | {1e3 * row['step_seconds']:.0f} ms "
+            f"| {scores} |"
+        )
+    return lines
+
+
+def machine(result: dict[str, Any]) -> list[str]:
+    """On what it was measured."""
+    made = result["machine"]
+    versions = ", ".join(f"{name} {made['versions'][name]}" for name in ("torch", "numpy", "scipy"))
+    return [f"Measured on {made['cpu']}, {made['cores']} cores, {versions}, {made['date']}."]
+
+
+def tables() -> str:
+    """All of them."""
+    of_waves = json.loads((RESULTS / "wave_simulators.json").read_text())
+    parts = [machine(of_waves), pair(of_waves), waves(of_waves), finite_elements(of_waves)]
+    of_weather = RESULTS / "weather_compression.json"
+    if of_weather.exists():
+        stored = json.loads(of_weather.read_text())
+        parts += [machine(stored), weather(stored)]
+    return "\n\n".join("\n".join(part) for part in parts)
+
+
+def _name(form: str) -> str:
+    if form == "lka":
+        return "large-kernel attention"
+    kind, size = form.rsplit(" ", 1)
+    return f"{kind} {size} × {size}"
+
+
+def _percent(errors: dict[str, float]) -> str:
+    return f"{100 * errors['mean']:.1f} % ({100 * errors['last']:.1f} %)"
+
+
+def _short(label: str) -> str:
+    return label.replace("mean_sea_level_pressure", "pressure [Pa]").replace("vorticity_850", "vorticity [1e-5/s]")
+
+
+def _score(value: float) -> str:
+    return f"{value:.0f}" if value > 1 else f"{1e5 * value:.2f}"
+
+
+if __name__ == "__main__":
+    print(tables())  # noqa: T201
