@@ -150,13 +150,11 @@ class RunConfig:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        if not self.start_time <= self.end_time:
-            raise ForecastError(f"end must not be before start; got start={self.start} end={self.end}.")
-        for name in ("every", "lead"):
-            if not (
-                name == "lead" and re.fullmatch(r"[\d.]+\s*s", self.lead)
-            ):  # seconds are for waves, see `forecast.wave_job`
-                parse_hours(getattr(self, name), name)
+        parse_hours(self.every, "every")
+        if not re.fullmatch(r"[\d.]+\s*s", self.lead):  # seconds are for waves: `forecast.wave_job` reads these three
+            parse_hours(self.lead, "lead")
+            if not self.start_time <= self.end_time:
+                raise ForecastError(f"end must not be before start; got start={self.start} end={self.end}.")
         if self.batch_size < 1:
             raise ForecastError(f"batch_size must be at least 1; got {self.batch_size}.")
         if self.threads < 0:
