@@ -222,9 +222,9 @@ def parse_span(span: tuple[str, str] | str) -> str:
     CheckpointError
         If it is not two dates, or two samples, in order.
     """
-    if isinstance(span, str) and (samples := re.fullmatch(r"sample (\d+)/sample (\d+)", span)):
-        if int(samples[1]) <= int(samples[2]):
-            return span
+    samples = re.fullmatch(r"sample (\d+)/sample (\d+)", span) if isinstance(span, str) else None
+    if samples and int(samples[1]) <= int(samples[2]):
+        return samples[0]
     try:
         parts = span.split("/") if isinstance(span, str) else [str(part) for part in span]
         start, end = (parse_date(part, "training_span").astype("datetime64[h]") for part in parts)

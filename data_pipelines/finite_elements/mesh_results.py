@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 
 from data_pipelines.errors import first_line
 from data_pipelines.finite_elements.errors import FiniteElementError, need
+from data_pipelines.finite_elements.meshes import signed_areas
 
 if TYPE_CHECKING:
     import meshio
@@ -37,7 +38,7 @@ class MeshSeries:
     points
         Nodes (x, y) [m].
     triangles
-        Corners of the triangles, and for each the cell of the file that it was.
+        Corners of the triangles, counter-clockwise, and for each the cell of the file that it was.
     times
         [s]; None where the files do not say.
     point_data, cell_data
@@ -212,6 +213,7 @@ def _series(
     if not triangles:
         kinds = sorted({block.type for block in cells})
         raise FiniteElementError(f"{path} has no triangles or quadrilaterals, only {kinds}. Give results on a plane mesh.")
-    return MeshSeries(
-        path, points[:, :2].T.copy(), np.concatenate(triangles).T, np.concatenate(owners), times, of_points, of_cells, steps
-    )
+    plane, corners = points[:, :2].T.copy(), np.concatenate(triangles).T.copy()
+    turned = signed_areas(plane, corners) < 0  # some codes sort the corners of a triangle by number
+    corners[1:, turned] = corners[2:0:-1, turned]
+    return MeshSeries(path, plane, corners, np.concatenate(owners), times, of_points, of_cells, steps)

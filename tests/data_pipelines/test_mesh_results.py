@@ -136,8 +136,8 @@ def test_holes_are_masked(tmp_path: Path) -> None:
     data = read_mesh_result(write_xdmf(tmp_path, *mesh_2m(hole=True)), config_for("xdmf"))
     points = np.stack(np.meshgrid(data["x"], data["y"]))
     inside = HOLE.radius(points)
-    assert (data["mask"].values[inside < 0.8] == 0).all()
-    assert (data["mask"].values[inside > 1.2] == 1).all()
+    assert (data["mask"].values[inside < 0.7] == 0).all()
+    assert (data["mask"].values[inside > 1.35] == 1).all()
     assert not data["displacement"].values[:, data["mask"].values == 0].any()
     assert not data["wave_speed"].values[data["mask"].values == 0].any()
 
@@ -147,7 +147,8 @@ def test_a_speed_by_cell_is_that_of_the_cell(kind: str, tmp_path: Path) -> None:
     points, cells = mesh_2m()
     data = read_mesh_result(WRITERS[kind](tmp_path, points, cells), config_for(kind, wave_speed="material"))
     triangles = cells[0][1]
-    for row, column in ((0, 0), (4, 7), (8, 19), (3, 12)):
+    # None of these lies on an edge between two cells.
+    for row, column in ((0, 0), (5, 8), (8, 19), (3, 11)):
         here = np.array([data["x"][column].item(), data["y"][row].item()])
         a, b, c = (points[triangles[:, corner], :2] for corner in range(3))
         matrices = np.stack([b - a, c - a], axis=-1)
@@ -241,12 +242,13 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
         open_mesh_series(tmp_path / "space.vtu")
 
 
-def test_turned_triangles_and_vectors_are_refused(tmp_path: Path) -> None:
+def test_flat_triangles_and_vectors_are_refused(tmp_path: Path) -> None:
+    """A triangle may turn either way (scikit-fem sorts corners by number), but it must have an area."""
     points, cells = mesh_2m()
-    turned = cells[0][1].copy()
-    turned[3] = turned[3][::-1]
-    with pytest.raises(InvertedElementError):
-        read_mesh_result(write_xdmf(tmp_path, points, [("triangle", turned)]), config_for("xdmf"))
+    flat = cells[0][1].copy()
+    flat[3, 2] = flat[3, 1]
+    with pytest.raises(InvertedElementError, match="has the area 0 m2"):
+        read_mesh_result(write_xdmf(tmp_path, points, [("triangle", flat)]), config_for("xdmf"))
     path = tmp_path / "vector.xdmf"
     with meshio.xdmf.TimeSeriesWriter(path, data_format="XML") as writer:
         writer.write_points_cells(points, cells)
