@@ -190,7 +190,8 @@ def evaluate() -> None:
         row["seconds"] = seconds[row["form"]]
     result = {
         "what": "wave simulators with dense kernels and with chains of one-way filters, 12 steps of 0.1 s on 24 x 24 points",
-        "machine": describe_machine(), "waves": WAVES, "draws": DRAWS, "training": TRAINING, "learning_rates": RATES, "forms": FORMS,
+        "machine": describe_machine(), "waves": WAVES, "draws": DRAWS, "training": TRAINING, "learning_rates": RATES,
+        "forms": FORMS,
         "threads_of_inference": seconds["threads"]["torch"], "rows": rows, "pair": _pair(rows),
         "finite_elements": finite_elements(),
     }  # fmt: skip
