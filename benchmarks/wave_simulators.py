@@ -288,14 +288,19 @@ def draw() -> None:
             axis.plot(row["parameters"], 100 * row[key]["mean"], marks[kind], color=colours[size], ms=8, alpha=0.85)
         axis.set(xscale="log", yscale="log", xlabel="parameters", ylabel="relative L2 error, mean over lead times [%]")
         axis.grid(alpha=0.3, which="both")
+        _plain_ticks(axis, (2500, 5000, 10000, 20000, 40000), (5, 6, 7, 8, 9, 10, 15, 20, 30, 40, 50))
     left.set_title("unseen simulations of another draw", fontsize=10)
     middle.set_title("speeds and shapes outside the training range", fontsize=10)
+    shown_kinds = {row["form"].split()[0] for row in rows}
+    shown_sizes = {int(row["form"].split()[-1]) for row in rows}
     for name, mark in marks.items():
+        if name not in shown_kinds:
+            continue
         label = {"dense": "dense kernels", "1": "1 chain", "wide": "1 chain, 28 channels"}.get(name, f"{name} chains")
         left.plot([], [], mark, color="0.4", label=label)
-    for size, colour in colours.items():
-        left.plot([], [], "-", lw=5, color=colour, label=f"{size} × {size}")
-    left.legend(fontsize="small", ncols=2)
+    for size in sorted(shown_sizes):
+        left.plot([], [], "-", lw=5, color=colours[size], label=f"{size} × {size}")
+    left.legend(fontsize="small", loc="upper right")
     meshes = result["finite_elements"]["meshes"]
     for degree, colour in (("P1", "0.15"), ("P2", "0.5")):
         points = [(row["solve_seconds"], row["last"]) for name, row in meshes.items() if name.startswith(degree)]
@@ -316,8 +321,20 @@ def draw() -> None:
     )
     right.set_title("against finite elements (numbers: cells along a side)", fontsize=10)
     right.grid(alpha=0.3, which="both")
-    right.legend(fontsize="small")
+    _plain_ticks(right, (1, 2, 5, 10, 20, 50, 100, 200), (0.2, 0.5, 1, 2, 5, 10))
+    right.legend(fontsize="small", loc="lower left")
     figure.savefig(PICTURE, dpi=110)
+
+
+def _plain_ticks(axis: Any, along_x: tuple[float, ...], along_y: tuple[float, ...]) -> None:
+    """Numbers as they are read, in place of powers of ten."""
+    from matplotlib.ticker import FixedLocator, NullFormatter
+
+    for one, ticks in ((axis.xaxis, along_x), (axis.yaxis, along_y)):
+        low, high = one.get_view_interval()
+        one.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+        one.set_major_formatter(lambda value, _: f"{value:,g}")
+        one.set_minor_formatter(NullFormatter())
 
 
 def main() -> None:
