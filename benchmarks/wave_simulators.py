@@ -322,7 +322,7 @@ def draw() -> None:
     right.set_title("against finite elements (numbers: cells along a side)", fontsize=10)
     right.grid(alpha=0.3, which="both")
     _plain_ticks(right, (1, 2, 5, 10, 20, 50, 100, 200), (0.2, 0.5, 1, 2, 5, 10))
-    right.legend(fontsize="small", loc="lower left")
+    right.legend(fontsize="small", loc="upper right")
     figure.savefig(PICTURE, dpi=110)
 
 
