@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from gpu.cores import usable_cores
+
 PACKAGES = ("numpy", "torch", "xarray", "zarr", "dask", "scipy")
 GIBIBYTE = 2**30
 
@@ -30,7 +32,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "cpu": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "torch_threads": torch.get_num_threads(),
         "memory_gib": round(memory, 1),
         "gpu": gpu,

@@ -14,6 +14,7 @@ import numpy as np
 
 from gpu import _log_bessel, backend
 from gpu.array_functions import on_cupy, on_numpy
+from gpu.cores import usable_cores
 
 THREADS_VARIABLE = "SKYSOLVE_THREADS"
 
@@ -143,7 +144,7 @@ def _threads_at_first(environment: Callable[[str], str | None] = os.environ.get)
         text = (environment(variable) or "").partition(",")[0].strip()
         if text.isdigit() and int(text) > 0:
             return min(int(text), 4096)
-    return min(len(os.sched_getaffinity(0)), 4096) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable_cores(), 4096)
 
 
 set_threads(_threads_at_first())

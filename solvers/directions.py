@@ -13,6 +13,7 @@ from gpu.backend import namespace_of
 from solvers.outcome import Converged, NotConverged, NotFinite, NotPositiveDefinite, Outcome, Stalled
 
 MOST_RESTARTS = 8  # from the true residual, where the recursion had lost touch with it
+SMALLEST = 1e-140  # its square, and that of a residual 1e-14 below it, are float64 numbers
 LEAST_GAIN = 0.5  # a restart that leaves more than this of the residual will not get there
 
 
@@ -73,7 +74,7 @@ def conjugate_directions(
     Raises
     ------
     ValueError
-        If a shape does not fit, b or x0 hold NaN or inf, or a setting is out of range.
+        If a shape does not fit, b or x0 hold NaN or inf, the square of b leaves float64, or a setting is out of range.
     TypeError
         If b or x0 are complex or not numbers.
     """
@@ -82,7 +83,7 @@ def conjugate_directions(
     _check_settings(A, b, rtol, atol, maxiter, n_orthogonal)
     x = xp.zeros_like(b) if x0 is None else _checked_vector(xp, "x0", x0, like=b).copy()
     r = b.copy() if x0 is None else b - A @ x
-    tolerance = max(rtol * float(xp.linalg.norm(b)), atol)
+    tolerance = max(rtol * _norm_in_range(xp, b), atol)
     return _Loop(A, b, M, tolerance, 10 * b.size if maxiter is None else maxiter, n_orthogonal, callback).run(x, r)
 
 
@@ -105,13 +106,17 @@ class _Loop:
         self.history: list[float] = []
         self.xp = namespace_of(b)
 
+    def _norm(self, vector: Any) -> float:
+        with np.errstate(over="ignore", invalid="ignore"):  # inf is an answer here: it ends the solve
+            return float(self.xp.linalg.norm(vector))
+
     def run(self, x: Any, r: Any) -> tuple[Any, Outcome]:
-        norm = float(self.xp.linalg.norm(r))
+        norm = self._norm(r)
         last_restart = math.inf
         for restart in range(MOST_RESTARTS + 1):
             r, norm, failure = self._descend(x, r, norm)
             true = self.b - self.A @ x
-            true_norm = float(self.xp.linalg.norm(true))
+            true_norm = self._norm(true)
             if true_norm <= self.tolerance:
                 return x, self._outcome(Converged, 0, true_norm, "the true residual meets the tolerance")
             if failure is not None:
@@ -131,6 +136,8 @@ class _Loop:
         self.history = [*self.history[:-1], norm]
         while norm > self.tolerance:
             step = len(self.history) - 1
+            if not math.isfinite(norm):
+                return r, norm, (NotFinite, -2, "the residual left the range of float64; scale the problem and the first guess")
             if step >= self.maxiter:
                 return (
                     r,
@@ -143,7 +150,7 @@ class _Loop:
             alpha = float(self.xp.vdot(direction.p, r)) / direction.curvature
             x += alpha * direction.p
             r = r - alpha * direction.Ap
-            norm = float(self.xp.linalg.norm(r))
+            norm = self._norm(r)
             self.history.append(norm)
             self.recent.append(direction)
             if self.callback is not None:
@@ -191,6 +198,14 @@ def _checked_vector(xp: Any, name: str, value: Any, *, like: Any = None) -> Any:
     if not bool(xp.isfinite(array).all()):
         raise ValueError(f"{name} must be finite; it holds NaN or inf.")
     return array
+
+
+def _norm_in_range(xp: Any, b: Any) -> float:
+    """The 2-norm of b, which must be one that float64 can square."""
+    largest = float(xp.abs(b).max()) if b.size else 0.0
+    if largest > 0 and not SMALLEST < largest < 1 / SMALLEST:
+        raise ValueError(f"b must lie in ({SMALLEST:g}, {1 / SMALLEST:g}); its largest entry is {largest:.3g}. Scale it.")
+    return float(xp.linalg.norm(b))
 
 
 def _check_settings(A: Any, b: Any, rtol: float, atol: float, maxiter: int | None, n_orthogonal: int) -> None:

@@ -40,6 +40,13 @@ class Outcome(int):
         """Whether the true residual met the tolerance."""
         return self == 0
 
+    def scaled(self, factor: float) -> Outcome:
+        """The same of a problem whose right-hand side is `factor` times as large."""
+        norms = tuple(norm * factor for norm in self.history)
+        return type(self)(
+            int(self), iterations=self.iterations, residual_norm=self.residual_norm * factor, reason=self.reason, history=norms
+        )
+
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({int(self)}, iterations={self.iterations}, residual_norm={self.residual_norm:.3g}, "

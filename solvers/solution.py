@@ -4,6 +4,7 @@ call.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -102,13 +103,15 @@ def solve_with_info(
     M = M if M is not None and not isinstance(M, str) else preconditioner(problem, kind=M or "auto")
     solved, outcomes = problem.xp.empty_like(vectors), []
     for index, (b, guess) in enumerate(zip(problem.compatible(vectors), guesses, strict=True)):
-        x, info = _solve_vector(problem, b, guess, rtol, atol, maxiter, M)
+        scale = _power_of_two(b)
+        b, guess = b / scale, guess / scale
+        x, info = _solve_vector(problem, b, guess, rtol, atol / scale, maxiter, M)
         if int(info) != 0 and not isinstance(info, NotConverged) and isinstance(M, Multigrid) and M.device is None:
             # float32 is too coarse for the coefficients of this problem: go on in float64
             again = preconditioner(problem, kind="incomplete-cholesky")
-            x, info = _solve_vector(problem, b, x, rtol, atol, maxiter, again)
-        solved[index] = problem.compatible(x)
-        outcomes.append(info)
+            x, info = _solve_vector(problem, b, x, rtol, atol / scale, maxiter, again)
+        solved[index] = problem.compatible(x) * scale
+        outcomes.append(info if scale == 1 else info.scaled(scale))
     return problem.to_grid(solved).reshape(rhs.shape), outcomes
 
 
@@ -118,6 +121,12 @@ def project(problem: PoissonProblem, velocities: Sequence[Any], **settings: Any)
     """
     p = solve(problem, -problem.divergence(velocities), **settings)
     return [velocity - slope for velocity, slope in zip(velocities, problem.gradient(p), strict=True)], p
+
+
+def _power_of_two(b: Any) -> float:
+    """What to divide by so that squares of b stay within float64; 1 where they do anyway."""
+    largest = float(abs(b).max()) if b.size else 0.0
+    return 1.0 if largest == 0 or 1e-100 < largest < 1e100 else 2.0 ** (math.frexp(largest)[1] - 1)
 
 
 def _vectors(problem: PoissonProblem, name: str, grid: Any) -> Any:

@@ -7,7 +7,6 @@ as many threads as there are processors: statistics of mean square error and cor
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from forecast.verification.inputs import VerificationError, stack
 from forecast.verification.sample import Sample
 from forecast.verification.statistics import Means, Space, Statistic
 from forecast.verification.training import Climatology
+from gpu.cores import usable_cores
 
 PIECE = 2**17  # values of a field that are worked on at a time: as float64 a megabyte
 
@@ -154,7 +154,7 @@ def blocks(
     if missing not in MISSING:
         raise VerificationError(f"missing must be one of {', '.join(MISSING)}; got {missing!r}.")
     over = Regions(contest.weights) if space is None else space
-    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool, ThreadPoolExecutor(1) as reader:
+    with ThreadPoolExecutor(workers or usable_cores()) as pool, ThreadPoolExecutor(1) as reader:
         for block in _one_ahead(reader, [_reading(contest, *cut) for cut in _cuts(contest, memory_limit)]):
             _mark(contest, block, missing)
             _work(contest, block, statistics, wanted, over, pool)

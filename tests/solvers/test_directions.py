@@ -73,6 +73,12 @@ def test_a_tolerance_below_rounding_ends_as_stalled():
     assert int(info) != 0
 
 
+def test_a_first_guess_out_of_range_is_told():
+    _, info = conjugate_directions(A, B, x0=np.full(B.size, 1e160), rtol=1e-6)
+    assert (int(info), type(info)) == (-2, NotFinite)
+    assert "scale" in info.reason
+
+
 def test_zero_right_hand_side_has_the_zero_solution():
     x, info = conjugate_directions(A, 0 * B)
     assert int(info) == 0
@@ -86,6 +92,8 @@ def test_zero_right_hand_side_has_the_zero_solution():
         ({"b": B[None]}, ValueError, r"b must have shape \(n,\)"),
         ({"b": B * 1j}, TypeError, "b must hold real numbers"),
         ({"b": np.where(B > 1, np.nan, B)}, ValueError, "b must be finite"),
+        ({"b": B * 1e200}, ValueError, r"b must lie in \(1e-140, 1e\+140\).* Scale it"),
+        ({"b": B * 1e-200}, ValueError, r"b must lie in .* Scale it"),
         ({"x0": B[:-1]}, ValueError, "x0 must have shape"),
         ({"x0": B + np.inf}, ValueError, "x0 must be finite"),
         ({"rtol": 1.0}, ValueError, r"rtol must lie in \[0, 1\)"),

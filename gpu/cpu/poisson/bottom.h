@@ -34,7 +34,8 @@ void hold_pools(std::vector<double>& A, size_t n) {
   for (size_t i = 0; i < n; ++i)
     for (size_t j = 0; j < n; ++j) {
       const size_t pool = first[i];
-      if (first[j] == pool && rows[pool] < 1e-5 * diagonal[pool]) A[i * n + j] += diagonal[pool] / (count[pool] * count[pool]);
+      const double typical = diagonal[pool] > 0.0 ? diagonal[pool] / (count[pool] * count[pool]) : 1.0;  // 0: its own neighbour on all sides
+      if (first[j] == pool && rows[pool] <= 1e-5 * diagonal[pool]) A[i * n + j] += typical;
     }
 }
 
