@@ -1,30 +1,31 @@
-"""Set-up and solve time, iterations and true residual of every preconditioner that fits, and of PyAMG where it is installed.
+"""Set-up and solve time, iterations and true residual of every preconditioner that fits, and of every peer that is installed.
 
-    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m benchmarks.poisson
+    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m benchmarks.poisson [64] [128] [256]
 
 To a relative residual of 1e-6, on one thread. Set-up is all that depends on the flags alone and comes before `solve`: for ours
-`PoissonProblem` and `preconditioner`, for PyAMG the problem, its matrix and the hierarchy. The first solve, of the smooth
-right-hand side, also finds what `PoissonProblem` caches (pools, links, the matrix); the second, of white noise, does not wait
-for pools again. Every repetition starts from the flags; the fastest of up to three counts, all kinds alike. White noise is left
-out where the first solve took over 3 s. Residuals are those of the matrix, in float64, computed here.
+`PoissonProblem` and `preconditioner`, for peers (`poisson_peers.py`) the problem, its matrix and their set-up. The first solve,
+of the smooth right-hand side, also finds what `PoissonProblem` caches (pools, links, the matrix); the second, of white noise,
+does not wait for pools again. Every repetition starts from the flags; the fastest of up to three counts, all kinds alike. White
+noise is left out where the first solve took over 3 s. Residuals are those of the operator, in float64, computed here.
 
 `settings` holds solve times of `multigrid` with one or two sweeps and with relaxation 1 or 1.15, as a share of the shipped
-settings' time. Writes `benchmarks/results/poisson.json`.
+settings' time. Writes `benchmarks/results/poisson.json`; sizes that are not asked for keep what was stored.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
+import json
+import sys
 import time
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import poisson_peers
 from benchmarks.machine import describe_machine, store_result
+from benchmarks.poisson_peers import Solver
 from benchmarks.poisson_scenes import SCENES, right_hand_sides
 from solvers import PoissonProblem, preconditioner, solve_with_info
 from solvers.preconditioners import HOMES
@@ -36,10 +37,9 @@ RTOL = 1e-6
 MAXITER = 1000
 REPEATS, ENOUGH_SECONDS = 3, 2.0  # repeat a case until either
 CHEAP_SECONDS = 3.0  # a first solve above this is not followed by a second one
-PEER = "pyamg-smoothed-aggregation"
-LARGE = {"scenes": ("sphere", "tank", "splash"), "kinds": ("multigrid", "fast-transform", PEER)}
-
-Solver = Callable[[np.ndarray], tuple[np.ndarray, int, bool]]
+PEERS = (*poisson_peers.IN_PROCESS, *poisson_peers.PETSC)
+LARGE_SCENES = ("sphere", "tank", "splash")
+LEARNED = ("dcdm", "learned")  # measured apart: their networks need torch
 
 
 def our_solver(problem: PoissonProblem, kind: str) -> Solver:
@@ -53,41 +53,56 @@ def our_solver(problem: PoissonProblem, kind: str) -> Solver:
     return solver
 
 
-def pyamg_solver(problem: PoissonProblem) -> Solver:
-    """Smoothed aggregation as it comes, one V-cycle preconditioning PyAMG's own conjugate gradients."""
-    import pyamg
-    from scipy.sparse import csr_matrix
-
-    matrix = csr_matrix(problem.matrix())
-    matrix.indptr, matrix.indices = matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32)
-    hierarchy = pyamg.smoothed_aggregation_solver(matrix)
-
-    def solver(rhs: np.ndarray) -> tuple[np.ndarray, int, bool]:
-        norms: list[float] = []
-        b = problem.to_vector(rhs)
-        x, info = hierarchy.solve(b, tol=RTOL, maxiter=MAXITER, accel="cg", residuals=norms, return_info=True)
-        return problem.to_grid(x), len(norms) - 1, info == 0
-
-    return solver
-
-
 def run_once(kind: str, cells: np.ndarray, boundary: Any, rhs: dict[str, np.ndarray]) -> dict[str, Any]:
     """Set up, solve one or two right-hand sides, and look at the residuals."""
     start = time.perf_counter()
     problem = PoissonProblem(cells, boundary=boundary)
-    solver = pyamg_solver(problem) if kind == PEER else our_solver(problem, kind)
+    if kind in poisson_peers.PETSC:
+        return _run_petsc(kind, problem, rhs, start)
+    solver = our_solver(problem, kind) if kind in HOMES else _peer_solver(problem, kind)
     row: dict[str, Any] = {"set_up_seconds": time.perf_counter() - start}
     for name, right in rhs.items():
         start = time.perf_counter()
         grid, iterations, converged = solver(right)
         seconds = time.perf_counter() - start
-        b = problem.to_vector(right)
-        residual = np.linalg.norm(b - problem.matrix() @ problem.to_vector(grid)) / np.linalg.norm(b)
-        row[name] = {"seconds": seconds, "iterations": iterations, "residual": float(f"{residual:.2e}")}
-        row[name]["converged"] = bool(converged and residual <= RTOL * 1.0001)
+        row[name] = _judged(problem, right, grid, seconds, iterations, converged)
         if seconds > CHEAP_SECONDS:
             break
     return row
+
+
+def _peer_solver(problem: PoissonProblem, kind: str) -> Solver:
+    """A peer's solver of vectors as one of grids."""
+    made = poisson_peers.IN_PROCESS[kind](problem, RTOL, MAXITER)
+
+    def solver(rhs: np.ndarray) -> tuple[np.ndarray, int, bool]:
+        x, iterations, converged = made(problem.to_vector(rhs))
+        return problem.to_grid(x), iterations, converged
+
+    return solver
+
+
+def _run_petsc(kind: str, problem: PoissonProblem, rhs: dict[str, np.ndarray], start: float) -> dict[str, Any]:
+    """As `run_once`: its set-up is the matrix, made here, and what PETSc makes of it."""
+    problem.matrix()
+    ours = time.perf_counter() - start
+    found = poisson_peers.petsc(problem, kind, rhs, RTOL, MAXITER)
+    row: dict[str, Any] = {"set_up_seconds": ours + found["set_up_seconds"]}
+    for name, right in rhs.items():
+        one = found[name]
+        grid = problem.to_grid(one["x"])
+        row[name] = _judged(problem, right, grid, one["seconds"], one["iterations"], one["converged"])
+    return row
+
+
+def _judged(
+    problem: PoissonProblem, right: np.ndarray, grid: np.ndarray, seconds: float, iterations: int, converged: bool
+) -> dict[str, Any]:
+    """What is stored of one solve, with its true residual."""
+    b = problem.compatible(problem.to_vector(right))
+    residual = np.linalg.norm(b - problem.to_vector(problem.apply(grid))) / np.linalg.norm(b)
+    solved = bool(converged and residual <= RTOL * 1.0001)
+    return {"seconds": seconds, "iterations": iterations, "residual": float(f"{residual:.2e}"), "converged": solved}
 
 
 def measure(kind: str, cells: np.ndarray, boundary: Any, rhs: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -139,27 +154,37 @@ def _solve_seconds(problem: PoissonProblem, rhs: np.ndarray, M: Multigrid) -> tu
     return min(times), info.iterations
 
 
+def cases(sizes: list[int], installed: dict[str, str]) -> list[tuple[int, str, str]]:
+    """Size, scene and kind of all that is to be measured."""
+    chosen = {
+        64: (tuple(SCENES), (*HOMES, *PEERS)),
+        128: (LARGE_SCENES, ("multigrid", "fast-transform", *PEERS)),
+        256: (LARGE_SCENES[:1], ("multigrid",)),
+    }
+    found = [(n, scene, kind) for n in sizes for scene in chosen[n][0] for kind in chosen[n][1]]
+    return [(n, scene, kind) for n, scene, kind in found if (kind in HOMES and kind not in LEARNED) or kind in installed]
+
+
 def main() -> None:
-    """Measure, print, store."""
+    """Measure, print, store beside what is stored of other sizes."""
     if thread_count() != 1:
         raise SystemExit("measured on one thread: set OMP_NUM_THREADS=1 and OPENBLAS_NUM_THREADS=1.")
-    machine = describe_machine()
-    missing = [] if importlib.util.find_spec("pyamg") else [PEER]
-    if not missing:
-        machine["versions"]["pyamg"] = importlib.metadata.version("pyamg")
-    rows = []
-    for n, scenes, kinds in ((64, tuple(SCENES), (*HOMES, PEER)), (128, LARGE["scenes"], LARGE["kinds"])):
-        rhs = right_hand_sides(n)
-        for scene in scenes:
-            cells, boundary = SCENES[scene](n)
-            for kind in kinds:
-                if kind not in missing:
-                    row = {"n": n, "scene": scene, "kind": kind, **measure(kind, cells, boundary, rhs)}
-                    print(row, flush=True)
-                    rows.append(row)
-    settings = compare_settings(64, tuple(scene for scene in SCENES if scene != "channels"))
+    sizes = [int(argument) for argument in sys.argv[1:]] or [64, 128, 256]
+    machine, installed = describe_machine(), poisson_peers.versions()
+    machine["versions"] |= installed
+    stored = json.loads(RESULT.read_text()) if RESULT.exists() else {"rows": [], "settings": []}
+    rows = [row for row in stored["rows"] if row["n"] not in sizes]
+    for n, scene, kind in cases(sizes, installed):
+        cells, boundary = SCENES[scene](n)
+        row = {"n": n, "scene": scene, "kind": kind, **measure(kind, cells, boundary, right_hand_sides(n))}
+        print(row, flush=True)
+        rows.append(row)
+    settings = stored["settings"]
+    if 64 in sizes:
+        settings = compare_settings(64, tuple(scene for scene in SCENES if scene != "channels"))
+    missing = sorted(set(PEERS) - set(installed))
     result = {"machine": machine, "threads": 1, "rtol": RTOL, "maxiter": MAXITER, "not_installed": missing}
-    store_result(RESULT, {**result, "rows": rows, "settings": settings})
+    store_result(RESULT, {**result, "rows": sorted(rows, key=lambda row: row["n"]), "settings": settings})
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ def settings(result: dict[str, Any]) -> list[str]:
 
 def machine(result: dict[str, Any]) -> list[str]:
     """On what it was measured."""
-    made = result["machine"]
-    versions = ", ".join(f"{name} {made['versions'][name]}" for name in ("numpy", "scipy", "pyamg") if name in made["versions"])
+    made, kinds = result["machine"], dict.fromkeys(row["kind"] for row in result["rows"])
+    versions = ", ".join(f"{name} {made['versions'][name]}" for name in ("numpy", "scipy", *kinds) if name in made["versions"])
     missing = f" Not installed: {', '.join(result['not_installed'])}." if result["not_installed"] else ""
     return [f"Measured on {made['cpu']}, {result['threads']} thread of {made['cores']}, {versions}, {made['date']}.{missing}"]
 

@@ -16,6 +16,13 @@ def test_the_empty_box_is_the_textbook_matrix():
     np.testing.assert_allclose(np.linalg.eigvalsh(problem.matrix().toarray()), wanted, rtol=1e-12)
 
 
+def test_each_side_of_an_axis_is_what_its_boundary_says():
+    """A wall takes one from the diagonal, an air face does not."""
+    problem = PoissonProblem(np.zeros((3, 2), np.uint8), boundary=[("neumann", "dirichlet"), ("dirichlet", "neumann")])
+    wanted = np.array([[1, 2, 2]]).T + np.array([[2, 1]])
+    np.testing.assert_array_equal(problem.to_grid(problem.matrix().diagonal()), wanted)
+
+
 def test_number_of_entries_is_that_of_the_published_sphere():
     N = 64
     x, y, z = np.meshgrid(*[(np.arange(N) + 0.5) / N] * 3, indexing="ij", sparse=True)
