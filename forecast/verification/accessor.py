@@ -220,7 +220,8 @@ class Skill:
         found, means = self._event(truth, event, options)
         share, happened = means["event"], means["event_happened"]
         probability = np.arange(share.shape[-1]) / (share.shape[-1] - 1)
-        return _binned(found, {"observed": ratio(happened, share), "share": share}, "probability", probability)
+        made = _binned(found, {"observed": ratio(happened, share), "share": share}, "probability", probability)
+        return {key: dataset.assign_attrs(event=event.name) for key, dataset in made.items()}
 
     def roc(self, truth: xr.Dataset, event: Event, options: Conventions = DEFAULT) -> Mapping[str, xr.Dataset]:
         """ROC curve: "hit_rate" and "false_alarm_rate" if so many members are enough to warn.
@@ -229,7 +230,8 @@ class Skill:
         """
         found, means = self._event(truth, event, options)
         curves = roc_curve(means["event"], means["event_happened"])
-        return _binned(found, curves, "warned_at", np.arange(curves["hit_rate"].shape[-1]))
+        made = _binned(found, curves, "warned_at", np.arange(curves["hit_rate"].shape[-1]))
+        return {key: dataset.assign_attrs(event=event.name) for key, dataset in made.items()}
 
     def fractions_skill_score(
         self, truth: xr.Dataset, event: Event, neighbourhoods: Sequence[int], options: Conventions = DEFAULT

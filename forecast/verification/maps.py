@@ -56,7 +56,7 @@ def draw_maps(
     rows = len(leads)
     total = ROW * rows + TOP + BOTTOM  # inches
     figure = Figure(figsize=(WIDTH, total), facecolor="white")
-    projection = _projection()
+    projection = map_projection()
     images: list[Any] = [None, None]
     for row, lead in enumerate(leads):
         valid = _time_label(initial_time + lead)
@@ -66,7 +66,7 @@ def draw_maps(
             axes = figure.add_axes((0.035 + column * 0.325, base, 0.31, 0.86 * ROW / total), projection=projection)
             is_error = column == 2
             limits = (-largest, largest) if is_error else (low, high)
-            images[is_error] = _draw_field(axes, latitude, longitude, field, limits, "RdBu_r" if is_error else shown.colours)
+            images[is_error] = draw_field(axes, latitude, longitude, field, limits, "RdBu_r" if is_error else shown.colours)
             if not is_error and shown.contour:
                 _draw_contours(axes, latitude, longitude, field, shown.contour)
             text = (
@@ -91,7 +91,7 @@ def _time_label(time: np.datetime64) -> str:
     return np.datetime_as_string(time, unit="h").replace("T", " ") + " UTC"
 
 
-def _projection() -> Any:
+def map_projection() -> Any:
     """Robinson, on a sphere; the coastlines are looked for in the package only."""
     load_projections()
     import cartopy
@@ -115,9 +115,10 @@ def load_projections() -> None:
         sys.setdlopenflags(flags)
 
 
-def _draw_field(
+def draw_field(
     axes: Axes, latitude: np.ndarray, longitude: np.ndarray, field: np.ndarray, limits: tuple[float, float], colours: str
 ) -> Any:
+    """Draw one global field (lat, lon) in steps of colour, with coastlines; gives what a colour bar needs."""
     from matplotlib import colormaps
     from matplotlib.colors import BoundaryNorm
 
@@ -139,7 +140,7 @@ def _coastline() -> Any:
     """Coastlines in map coordinates, projected once for all panels: half of a page's time otherwise."""
     import cartopy.feature as cfeature
 
-    projection = _projection()
+    projection = map_projection()
     lines = cfeature.NaturalEarthFeature("physical", "coastline", "110m")
     return cfeature.ShapelyFeature([projection.project_geometry(line, lines.crs) for line in lines.geometries()], projection)
 
@@ -186,9 +187,12 @@ def _from_dateline(field: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray
 
 
 def _limits(shown: Display, fields: np.ndarray) -> tuple[float, float]:
-    if shown.limits is not None:
-        return shown.limits
-    if shown.symmetric:
+    return shown.limits if shown.limits is not None else colour_limits(fields, shown.symmetric)
+
+
+def colour_limits(fields: np.ndarray, symmetric: bool) -> tuple[float, float]:
+    """Limits of colours that leave out the most extreme points; `symmetric` about zero."""
+    if symmetric:
         largest = float(np.nanquantile(np.abs(fields), COLOUR_QUANTILE)) or 1.0
         return -largest, largest
     low, high = np.nanquantile(fields, [1 - COLOUR_QUANTILE, COLOUR_QUANTILE])

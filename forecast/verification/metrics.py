@@ -13,7 +13,7 @@ climatology at the valid time. Weights are WeatherBench 2's unless others are as
     acc_pooled    M A f'o' / sqrt(M A f'^2 M A o'^2)             weatherbenchX: one correlation over space and times
     acc_centred   M [cov_A(f', o') / sqrt(var_A f' var_A o')]    earth2studio, miles-credit
     activity      sqrt(M var_A f')            spatial; activity_truth is the same of o'
-    activity_pooled  sqrt(M A f'^2)           weatherbenchX's PredictionActivity
+    activity_pooled  sqrt(M A f'^2)           weatherbenchX's PredictionActivity; activity_truth_pooled is the same of o'
     vector_rmse   sqrt(M A |u - u_o|^2)       of the wind vector, given with both of its components
     vector_mae    M A |u - u_o|
     crps          M A [E|X - o| - E|X - X'| / 2]                 fair; crps_ecdf counts a member with itself, and is not
@@ -116,6 +116,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "activity_pooled": Metric(
             "root of the mean square of forecast anomalies (weatherbenchX's PredictionActivity)", ("ff",), np.sqrt
         ),
+        "activity_truth_pooled": Metric("the same of the truth's anomalies", ("oo",), np.sqrt),
         "rmse_by_time": Metric(
             "mean over initial times of the root of the area-weighted mean square error (WeatherBench 2's SqrtBeforeTimeAvg)",
             ("rmse",),
