@@ -1,6 +1,8 @@
 """Area of grid cells on the sphere, in the definition that WeatherBench 2 scores with.
 
-A cell reaches to the midpoints between neighbouring latitudes; the first and the last cell reach to the poles. Its weight
+A cell reaches to the midpoints between neighbouring latitudes; the first and the last cell of a global grid reach to the
+poles. Of a grid that ends further from a pole than its step is wide (a region), the last cell reaches as far out as in:
+WeatherBench 2's own code lets it reach to the pole there too, so that one row outweighs all others. A cell's weight
 is sin(upper edge) - sin(lower edge), divided by the mean over latitudes (google-research/weatherbench2
 weatherbench2/metrics.py, `_latitude_cell_bounds` and `get_lat_weights`). Pole rows therefore count as the small caps that
 they are; cos(latitude) would give them nothing.
@@ -16,7 +18,7 @@ POLE_TOLERANCE_DEGREES = 1e-4
 
 
 def latitude_edges(latitude: ArrayLike) -> NDArray[np.float64]:
-    """Give the edges of latitude cells: midpoints between neighbours, and the two poles.
+    """Give the edges of latitude cells: midpoints between neighbours, and the two poles where the grid reaches them.
 
     Parameters
     ----------
@@ -52,7 +54,13 @@ def latitude_edges(latitude: ArrayLike) -> NDArray[np.float64]:
         )
     pole = 90.0 if steps[0] > 0 else -90.0
     midpoints = (centres[:-1] + centres[1:]) / 2
-    return np.concatenate([[-pole], midpoints, [pole]])
+    first, last = _outer_edge(centres[0], -steps[0], -pole), _outer_edge(centres[-1], steps[-1], pole)
+    return np.concatenate([[first], midpoints, [last]])
+
+
+def _outer_edge(centre: float, outward: float, pole: float) -> float:
+    """The pole where it is no further than a step, else half a step outward."""
+    return pole if abs(pole - centre) <= abs(outward) + POLE_TOLERANCE_DEGREES else centre + outward / 2
 
 
 def cell_area_weights(latitude: ArrayLike) -> NDArray[np.float64]:

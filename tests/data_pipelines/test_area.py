@@ -53,6 +53,15 @@ def test_edges_end_at_the_poles_in_both_directions():
     np.testing.assert_array_equal(latitude_edges([-40, 20, 60]), [-90, -10, 40, 90])
 
 
+@pytest.mark.parametrize("rows", [slice(4, 30), slice(0, 30), slice(40, None)])
+def test_rows_of_a_region_keep_the_areas_that_they_have_on_the_globe(rows):
+    """A region's last row ends half a step further out; reaching to the pole it would outweigh all others."""
+    latitude = np.linspace(90, -90, 73)
+    region, globe = cell_area_weights(latitude[rows]), cell_area_weights(latitude)[rows]
+    np.testing.assert_allclose(region, globe / globe.mean(), rtol=1e-10)
+    np.testing.assert_allclose(cell_area_weights(latitude[rows][::-1]), region[::-1], rtol=1e-14)
+
+
 @pytest.mark.parametrize(
     ("latitude", "words"),
     [

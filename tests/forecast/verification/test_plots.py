@@ -72,10 +72,10 @@ def test_curves_show_scores_in_hectopascal_with_their_interval(forecast, rival, 
 
 
 def test_a_curve_without_an_interval_has_no_shade_and_one_forecast_no_legend(forecast, truth, climatology):
-    figure = plots.curves(
-        forecast.skill.score(truth, ["acc"], climatology=climatology, interval=None), "acc", variables=[PRESSURE]
-    )
+    scores = forecast.skill.score(truth, ["acc"], climatology=climatology, interval=None)
+    figure = plots.curves(scores, "acc", variables=[PRESSURE])
     (axes,) = figure.axes
+    np.testing.assert_allclose(axes.get_lines()[0].get_ydata(), scores[PRESSURE].sel(metric="acc", region="global"))
     assert len(axes.collections) == 0
     assert figure.legends == []
     assert axes.get_ylabel() == "Anomaly correlation"

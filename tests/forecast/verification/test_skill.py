@@ -187,6 +187,13 @@ def test_land_is_a_fraction_or_any(forecast, truth):
     assert not np.allclose(lands["fraction"], lands["any"])
 
 
+def test_a_regional_forecast_scores_as_the_region_of_a_global_one(forecast, truth):
+    """Rows of a region keep their areas: its southern row is no cap that reaches to the other pole."""
+    north = [dataset.sel(latitude=slice(90, 20)) for dataset in (forecast, truth)]
+    whole = forecast.skill.rmse(truth, Conventions(regions=["northern-hemisphere"]))
+    np.testing.assert_allclose(north[0].skill.rmse(north[1])[NAME][0], whole[NAME][0], rtol=1e-12)
+
+
 def test_maps_are_scores_over_time_at_each_point(forecast, truth, climatology):
     maps = forecast.skill.maps(truth, ["rmse", "bias", "acc_pooled"], climatology=climatology)
     assert maps[NAME].dims == ("metric", "latitude", "longitude", "prediction_timedelta")
