@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help forecast test test-cluster waves
+.PHONY: help forecast test test-cluster waves docs
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -73,12 +73,19 @@ test-cluster: $(VENV)/.ready-to-test
 	@"$(PY)" -m tests.cluster.kills 100
 	"$(PY)" -m tests.cluster.slurm
 
+# The documentation site, warnings as errors; notebooks are executed.
+docs: $(VENV)/.ready-to-docs
+	@"$(PY)" -m sphinx -W --keep-going -q -j auto docs docs/_build/html
+	echo "docs/_build/html/index.html"
+
 $(VENV)/.ready-to-forecast: EXTRAS :=
 $(VENV)/.ready-to-forecast: GROUPS :=
 $(VENV)/.ready-to-test: EXTRAS := [cloud,cluster,grib,waves]
 $(VENV)/.ready-to-test: GROUPS := --group test
+$(VENV)/.ready-to-docs: EXTRAS := [cloud,cluster,grib,waves]
+$(VENV)/.ready-to-docs: GROUPS := --group dev
 
-$(VENV)/.ready-to-forecast $(VENV)/.ready-to-test: $(NEEDS)
+$(VENV)/.ready-to-forecast $(VENV)/.ready-to-test $(VENV)/.ready-to-docs: $(NEEDS)
 	@stop() { echo "make: $$*" >&2; exit 1; }
 	python=""
 	for candidate in $${PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11; do

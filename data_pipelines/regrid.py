@@ -137,10 +137,11 @@ class ConservativeRegridder:
     def __init__(
         self, source_latitude: ArrayLike, source_longitude: ArrayLike, latitude: ArrayLike, longitude: ArrayLike
     ) -> None:
+        for which, rows, columns in (("source", source_latitude, source_longitude), ("target", latitude, longitude)):
+            latitude_edges(rows), longitude_edges(columns)  # these refuse what is no grid at all
+            _check_global(np.asarray(rows, np.float64), np.asarray(columns, np.float64), which)
         self.along_latitude = latitude_weights(source_latitude, latitude)
         self.along_longitude = longitude_weights(source_longitude, longitude)
-        for which, rows, columns in (("source", source_latitude, source_longitude), ("target", latitude, longitude)):
-            _check_global(np.asarray(rows, np.float64), np.asarray(columns, np.float64), which)
 
     def __call__(self, values: Float[np.ndarray, "... lat lon"]) -> Float[np.ndarray, "... newlat newlon"]:
         """Regrid; NaN is left out of the means, and a cell without any value is NaN. Sums are float64."""

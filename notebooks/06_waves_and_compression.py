@@ -76,9 +76,8 @@ terms = [1, 2, 4, 8]
 for count in terms:
     small = CompressedConv2d(32, 32, 15, terms=count, padding=7)
     ratio = small.parameter_count() / sum(weight.numel() for weight in dense.parameters())
-    print(
-        f"{count} terms: {small.parameter_count():6,} weights ({ratio:.1%}), {small.flop_count(64, 64) / 1e6:,.0f} million operations"
-    )
+    operations = small.flop_count(64, 64) / 1e6
+    print(f"{count} terms: {small.parameter_count():6,} weights ({ratio:.1%}), {operations:,.0f} million operations")
 
 # %%
 # A smooth dense filter, as trained ones are: a ring that a wave front would ask for.

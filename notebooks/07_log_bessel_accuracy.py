@@ -56,9 +56,8 @@ for panel, title in zip(axes, titles, strict=True):
     panel.set(xscale="log", yscale="log", xlabel="argument x", title=title)
 axes[0].set_ylabel("order v")
 plt.show()
-print(
-    f"SciPy's ive has no logarithm at {np.mean(~np.isfinite(scipy_i)):.0%}, kve at {np.mean(~np.isfinite(scipy_k)):.0%} of the plane"
-)
+shares = [np.mean(~np.isfinite(values)) for values in (scipy_i, scipy_k)]
+print(f"SciPy's ive has no logarithm at {shares[0]:.0%}, kve at {shares[1]:.0%} of the plane")
 
 # %% [markdown]
 # ## Neighbours differ smoothly

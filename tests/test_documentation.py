@@ -24,9 +24,9 @@ from data_pipelines.sample import SAMPLE_ATTRIBUTES, sample_sources
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-REASONS = ("needs a cluster", "needs a network connection", "needs several GPUs", "needs your own data", "takes hours")
+REASONS = ("needs a cluster", "needs a network connection", "needs several GPUs", "needs your own data", "takes long")
 MOST_NOT_RUN = 14
-FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\s*$")
+FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w{}-]*)\s*$")  # {name} is a directive of the site, no code
 MARK = re.compile(r"^ *<!-- not run: (?P<reason>.*?) -->\s*$")
 EXTRAS = re.compile(r"pip install '?\.\[(?P<names>[\w,-]+)\]")
 INSTALLS = re.compile(r"^\s*pip install ")
@@ -60,7 +60,8 @@ def blocks_of(text: str, page: str) -> list[Block]:
         indent = len(opening["indent"])
         mark = MARK.match(lines[number - 1]) if number else None
         body = "\n".join(line[indent:] for line in lines[number + 1 : closing]) + "\n"
-        found.append(Block(page, number + 1, opening["language"], body, mark and mark["reason"]))
+        if not opening["language"].startswith("{"):
+            found.append(Block(page, number + 1, opening["language"], body, mark and mark["reason"]))
         number = closing + 1
     return found
 
@@ -163,9 +164,9 @@ def test_readme_leads_to_each_how_to(page):
 
 
 def test_the_collector_sees_blocks_marks_and_their_places():
-    page = "a\n<!-- not run: takes hours -->\n```sh\nx\n```\n\n  ```python\n  if 1:\n      y\n  ```\n"
+    page = "a\n<!-- not run: takes long -->\n```sh\nx\n```\n\n  ```python\n  if 1:\n      y\n  ```\n"
     first, second = blocks_of(page, "p.md")
-    assert (first.language, first.text, first.reason, first.place) == ("sh", "x\n", "takes hours", "p.md:3")
+    assert (first.language, first.text, first.reason, first.place) == ("sh", "x\n", "takes long", "p.md:3")
     assert (second.text, second.reason) == ("if 1:\n    y\n", None)
     with pytest.raises(AssertionError, match=r"p.md:1: the block is not closed"):
         blocks_of("```python\n", "p.md")
