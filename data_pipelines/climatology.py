@@ -20,6 +20,7 @@ import xarray as xr
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
+from data_pipelines.daily_cycle import hour_of_day
 from data_pipelines.statistics import select_span
 from data_pipelines.variables import channels_of
 
@@ -66,18 +67,13 @@ def triangular_window(window_days: int) -> NDArray[np.float64]:
 
 
 def _place_steps(time: NDArray[np.datetime64], hours: NDArray[np.int64]) -> _Steps:
-    clock = _hour_of(time)
+    clock = hour_of_day(time)
     year = time.astype("datetime64[Y]")
     day = (time.astype("datetime64[D]") - year.astype("datetime64[D]")).astype(np.int64)
     year_and_hour = year.astype(np.int64) * 24 + clock
     has_last_day = year_and_hour[day == DAYS_OF_YEAR - 1]
     also = (day == DAYS_OF_YEAR - 2) & ~np.isin(year_and_hour, has_last_day)
     return _Steps(np.searchsorted(hours, clock), day, also)
-
-
-def _hour_of(time: NDArray[np.datetime64]) -> NDArray[np.int64]:
-    since_midnight = time.astype("datetime64[ns]") - time.astype("datetime64[D]")
-    return (since_midnight // np.timedelta64(1, "h")).astype(np.int64)
 
 
 def _mean_over_years(field: xr.DataArray, steps: _Steps, hours: int, days: range, steps_per_read: int) -> _DayMeans:
@@ -200,7 +196,7 @@ def compute_climatology(
     if not names:
         raise ValueError(f"analysis must hold a variable with the dimension 'time'; got {list(chosen.data_vars)}.")
     time = chosen["time"].values
-    hours = np.unique(_hour_of(time))
+    hours = np.unique(hour_of_day(time))
     fields: dict[str, Any] = {name: _lazy_climatology(chosen[name], hours, window) for name in names}
     attributes = {
         "title": "Climatology by hour of day and day of year",

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import shutil
 import uuid
 import warnings
@@ -34,6 +33,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore
 
+from data_pipelines.disk import reach_the_disk
 from data_pipelines.errors import first_line
 from data_pipelines.locations import is_url, redacted, zarr_store
 from data_pipelines.retries import passes, repeated
@@ -240,7 +240,8 @@ def write_forecast(
         for variable in layout.variables:
             _array(group, variable)[place] = _values_of(layout, variable, fields)
         if not is_url(path):
-            _reach_the_disk([_file_of(Path(path), _array(group, variable), place) for variable in layout.variables])
+            files = [_file_of(Path(path), _array(group, variable), place) for variable in layout.variables]
+            reach_the_disk(*files, *(file.parent for file in files))  # a mark that survives a power cut is true
         _array(group, "complete")[place] = 1  # last: what says that it is complete, is
 
     with writing_to(path):
@@ -402,17 +403,6 @@ def _file_of(path: Path, array: zarr.Array, place: tuple[int, ...]) -> Path:
     """The file that holds the shard at `place`, its first indices."""
     indices = place + (0,) * (array.ndim - len(place))
     return path / array.path / array.metadata.encode_chunk_key(indices)
-
-
-def _reach_the_disk(files: Sequence[Path]) -> None:
-    """Wait until files are on the disk and not in a cache, so that a mark which survives a power cut is true."""
-    for file in files:
-        for name in (file, file.parent):
-            descriptor = os.open(name, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
 
 
 def _build(

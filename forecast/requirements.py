@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from data_pipelines.daily_cycle import hour_of_day
 from data_pipelines.store import time_step
 from data_pipelines.variables import Channel
 
@@ -85,8 +86,7 @@ class Requirements:
 
     def phase_of_day(self, time: np.ndarray) -> np.ndarray:
         """Which of them each time (datetime64) falls on."""
-        hour = (time - time.astype("datetime64[D]")) // np.timedelta64(1, "h")
-        return hour // self.step_hours % self.phases_per_day
+        return hour_of_day(time) // self.step_hours % self.phases_per_day
 
     @property
     def grid_shape(self) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 import torch
@@ -56,10 +57,27 @@ class Source(Streamed):
 
     def __init__(self, config: SourceConfig, channels: Sequence[str]) -> None:
         self.channels = list(channels)
-        dataset, reader = open_reader(config.store, [Channel.parse(name) for name in channels])
-        times = dataset["time"].values
-        positions = np.arange(len(times))[dataset.indexes["time"].slice_indexer(config.start or None, config.end or None)]
-        self.analysis = dataset.isel(time=positions)
+        self.store = config.store
+        self.dataset, self.reader = open_reader(config.store, [Channel.parse(name) for name in channels])
+        self.shape = (len(self.channels), self.dataset.sizes["latitude"], self.dataset.sizes["longitude"])
+        self.share = config.share
+        self._choose(config)
+        self.step = time_step(self.analysis)
+        self.last_lead = config.lead_until_hours // int(self.step / np.timedelta64(1, "h")) or None
+        stored = self.dataset.sizes["time"]
+        if stored * int(np.prod(self.shape)) * 4 <= MEMORY_LIMIT:
+            self.reader = InMemory(self.reader, stored, self.shape, threads=READING_THREADS)
+        self.shift: Tensor | float = 0.0
+        self.scale: Tensor | float = 1.0
+        self.stream: WindowStream | None = None
+        self.steps_behind = 0
+
+    def _choose(self, config: SourceConfig) -> None:
+        """Take the states of a span, less those that are held out."""
+        times = self.dataset["time"].values
+        span = self.dataset.indexes["time"].slice_indexer(config.start or None, config.end or None)
+        positions = np.arange(len(times))[span]
+        self.analysis = self.dataset.isel(time=positions)
         if config.held_out_start:
             held_out = self.analysis.indexes["time"].slice_indexer(config.held_out_start, config.held_out_end)
             positions = np.delete(positions, held_out)
@@ -69,18 +87,14 @@ class Source(Streamed):
                 f"span {config.start or 'start'}..{config.end or 'end'} holds {len(self.times)} states of {config.store}, "
                 f"which runs from {times[0]} to {times[-1]}; at least {MINIMUM_STATES} are needed. Widen start and end."
             )
-        self.learned = dataset.isel(time=positions)
-        self.step = time_step(self.analysis)
-        self.shape = (len(self.channels), dataset.sizes["latitude"], dataset.sizes["longitude"])
-        self.share = config.share
-        self.last_lead = config.lead_until_hours // int(self.step / np.timedelta64(1, "h")) or None
-        self.reader = reader
-        if len(times) * int(np.prod(self.shape)) * 4 <= MEMORY_LIMIT:
-            self.reader = InMemory(reader, len(times), self.shape, threads=READING_THREADS)
-        self.shift: Tensor | float = 0.0
-        self.scale: Tensor | float = 1.0
-        self.stream: WindowStream | None = None
-        self.steps_behind = 0
+        self.learned = self.dataset.isel(time=positions)
+
+    def spanning(self, start: str = "", end: str = "") -> Source:
+        """The same store over another span, all of it by default, nothing held out; what is in memory is shared."""
+        other = copy(self)
+        other.stream = None
+        other._choose(SourceConfig(self.store, start, end))
+        return other
 
     def __len__(self) -> int:
         return len(self.times)

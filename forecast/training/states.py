@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from data_pipelines.disk import reach_the_disk
 from forecast.checkpoint import CheckpointError
 from forecast.training.parallel import Place, is_piece
 
@@ -70,16 +71,15 @@ def save_state(out: Path, state: TrainingState, place: Place) -> Path:
     save_file(tensors, partial / f"own-{place.rank}.safetensors")
     (partial / f"own-{place.rank}.json").write_text(json.dumps(values))
     for file in partial.glob(f"*-{place.rank}.*"):
-        _sync(file)
+        reach_the_disk(file)
     place.wait()
     if place.is_first:
         head = {"format_version": FORMAT_VERSION, "step": state.step, "ranks": place.ranks, "bands": place.bands}
         (partial / "state.json").write_text(json.dumps(head | {"shared": state.shared}, indent=1))
-        _sync(partial / "state.json")
-        _sync(partial)
+        reach_the_disk(partial / "state.json", partial)
         shutil.rmtree(folder, ignore_errors=True)
         os.rename(partial, folder)
-        _sync(folder.parent)
+        reach_the_disk(folder.parent)
         for old in states_in(out)[:-KEPT]:
             shutil.rmtree(old)
     place.wait()
@@ -228,12 +228,3 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}). Delete its folder to go on from the state before.") from error
-
-
-def _sync(path: Path) -> None:
-    """Have the disk keep a file, or the names in a folder, before what follows."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

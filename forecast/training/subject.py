@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from data_pipelines.daily_cycle import mean_by_group
 from data_pipelines.statistics import compute_statistics
 from data_pipelines.store import data_hash
 from forecast.calibration import combine, load_moments
@@ -24,7 +25,7 @@ from forecast.checkpoint import load_checkpoint
 from forecast.losses import ALL_ROWS, WeightedError, channel_weights
 from forecast.puyun import PuYun
 from forecast.requirements import Requirements
-from forecast.training.config import SourceConfig, TrainingConfig
+from forecast.training.config import TrainingConfig
 from forecast.training.source import Source
 
 
@@ -115,12 +116,10 @@ class Weather:
     def _daily_cycle(self) -> Float[Tensor, "phase channel lat lon"]:
         """Mean state by phase of the day, over the span that gives the statistics."""
         settings = next(iter(self.config.sources.values()))
-        whole_span = Source(SourceConfig(settings.store, settings.start, settings.end), self.config.channels)
+        whole_span = self.sources[0].spanning(settings.start, settings.end)
         phases = self.requirements.phase_of_day(whole_span.times)
-        cycle = torch.zeros(self.requirements.phases_per_day, *whole_span.shape, dtype=torch.float64)
-        for position, phase in enumerate(phases):
-            cycle[phase] += whole_span.states([position])[0] / int((phases == phase).sum())
-        return cycle.float()
+        parts = ((phases[[position]], whole_span.states([position]).numpy()) for position in range(len(whole_span)))
+        return torch.from_numpy(mean_by_group(parts, self.requirements.phases_per_day))
 
     def error(self, rows: slice = ALL_ROWS) -> WeightedError:
         """Weighted by area, variable and level."""

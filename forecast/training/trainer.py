@@ -121,7 +121,8 @@ class Trainer:
     def _build_validation(self) -> Any:
         if isinstance(self.subject, Waves):
             return WaveValidation(self.config, self.subject, self.average, self.place)
-        return Validation(self.config, self.stepper, self.earlier, self.average, self.place)
+        whole = self.subject.sources[0].spanning()
+        return Validation(self.config, self.stepper, whole, self.earlier, self.average, self.place)
 
     def _build_objective(self, in_bfloat16: bool) -> torch.nn.Module:
         rows = self.requirements.grid_shape[0]

@@ -14,7 +14,7 @@ from forecast.calibration import Moments, fit_weights, moments_of
 from forecast.forecaster import Forecaster
 from forecast.losses import row_weights
 from forecast.puyun import PuYun
-from forecast.training.config import SourceConfig, TrainingConfig
+from forecast.training.config import TrainingConfig
 from forecast.training.parallel import Place
 from forecast.training.source import Source, Streamed
 from forecast.training.subject import Subject
@@ -56,13 +56,21 @@ class Validation:
     """Forecasts that are valid in the validation span, each rank's share of them.
 
     Every forecast starts from an analysis (before or in the span) and runs through the earlier stages first. Where days are
-    held out, none starts before those: what has been learned from would score too well.
+    held out, none starts before those: what has been learned from would score too well. `whole` is the first source over all
+    that its store holds.
     """
 
     def __init__(
-        self, config: TrainingConfig, stepper: Stepper, earlier: Sequence[Forecaster], average: PuYun, place: Place
+        self,
+        config: TrainingConfig,
+        stepper: Stepper,
+        whole: Source,
+        earlier: Sequence[Forecaster],
+        average: PuYun,
+        place: Place,
     ) -> None:
-        self.config, self.stepper, self.earlier, self.average, self.place = config, stepper, earlier, average, place
+        self.config, self.stepper, self.whole = config, stepper, whole
+        self.earlier, self.average, self.place = earlier, average, place
         self.requirements = average.requirements
         self.last_lead = config.lead_until_hours // self.requirements.step_hours
         self.first_lead = config.earlier_until_hours[-1] // self.requirements.step_hours if config.earlier_until_hours else 0
@@ -109,7 +117,7 @@ class Validation:
         """For each lead time in steps, this rank's share of the forecasts that are valid in the span."""
         config = self.config
         settings = next(iter(config.sources.values()))
-        whole = Source(SourceConfig(store=settings.store), config.channels)
+        whole = self.whole
         begin, end = np.datetime64(config.validation_start), np.datetime64(config.validation_end) + np.timedelta64(1, "D")
         first, last = np.searchsorted(whole.times, np.array([begin, end], dtype=whole.times.dtype))
         earliest = first - deepest

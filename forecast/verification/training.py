@@ -10,6 +10,7 @@ import xarray as xr
 from jaxtyping import Float32, Float64
 
 from data_pipelines.area import cell_area_weights
+from data_pipelines.daily_cycle import hour_of_day, mean_by_group
 from data_pipelines.variables import VARIABLES, Channel
 from forecast.verification.inputs import VerificationError, stack, time_step, unstack
 
@@ -215,20 +216,14 @@ def _mean_by_hour(
     channels: tuple[Channel, ...], latitude: np.ndarray, longitude: np.ndarray, segments: Sequence[Segment]
 ) -> Climatology:
     time = np.concatenate([segment.time for segment in segments])
-    hour = xr.DataArray(time, dims="time").dt.hour.values
-    hours = np.unique(hour)
-    total = np.zeros((hours.size, *segments[0].fields.shape[1:]))
-    for segment in segments:
-        own = xr.DataArray(segment.time, dims="time").dt.hour.values
-        for position, value in enumerate(hours):
-            total[position] += segment.fields[own == value].sum(axis=0, dtype=np.float64)
-    count = np.asarray([(hour == value).sum() for value in hours])
-    mean = (total / count[:, None, None, None]).astype(np.float32)
+    hours = np.unique(hour_of_day(time))
+    parts = ((np.searchsorted(hours, hour_of_day(segment.time)), segment.fields) for segment in segments)
+    mean = mean_by_group(parts, hours.size)
     dataset = unstack(
         mean,
         channels,
         ("hour", "channel", "latitude", "longitude"),
-        {"hour": hours.astype(np.int64), "latitude": latitude, "longitude": longitude},
+        {"hour": hours, "latitude": latitude, "longitude": longitude},
     )
     first, last = np.datetime_as_string(time[[0, -1]], unit="h")
     return Climatology(dataset, channels, f"mean by hour of day of {first} to {last}")

@@ -154,6 +154,17 @@ def test_lead_times_are_balanced_by_their_running_mean() -> None:
     torch.testing.assert_close(balance.weights(np.array([0, 1, 2])), torch.tensor([1 / 3, 1.0, 1 / 8]))
 
 
+def test_another_span_of_a_source_shares_what_was_read(wave: str) -> None:
+    days = {"held_out_start": "2021-03-01", "held_out_end": "2021-03-02"}
+    source = Source(SourceConfig(store=wave, start="2021-02-28", end="2021-03-04", **days), CHANNELS)
+    whole = source.spanning()
+    assert whole.reader is source.reader
+    assert (len(source), len(whole)) == (3 * 4, whole.dataset.sizes["time"])
+    assert len(source.spanning("2021-02-28", "2021-03-04")) == 5 * 4
+    position = int(np.searchsorted(whole.times, source.times[7]))
+    torch.testing.assert_close(whole.states([position]), source.states([7]), rtol=0, atol=0)
+
+
 def test_forecast_does_not_cross_a_gap(tmp_path: Path) -> None:
     broken = moving_wave(24).isel(time=[*range(10), *range(12, 24)]).assign_attrs({ACCEPTED: ["gaps"]})
     source = Source(SourceConfig(store=store(tmp_path / "gap.zarr", broken)), CHANNELS)
