@@ -30,7 +30,7 @@ import xarray as xr
 import zarr
 
 from benchmarks.machine import describe_machine, store_result
-from benchmarks.training_step import CASES, build
+from benchmarks.training_step import CASES, build, fast_dtype
 from data_pipelines.build import build_analysis_store
 from data_pipelines.sample import sample_sources
 from data_pipelines.store import create_analysis_store, open_analysis, write_analysis
@@ -170,7 +170,7 @@ def train(stream: WindowStream) -> dict[str, float]:
     def step() -> None:
         window = next(stream)
         forcings, features = model.inputs_at(window.time[:, 1], np.zeros(window.time.shape[0]))
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_dtype() == torch.bfloat16):
             loss = model.normalised_tendency(window.fields[:, :2], forcings, features).float().square().mean()
         loss.backward()
         optimiser.step()
@@ -193,7 +193,7 @@ def measure_waiting(folder: Path) -> dict[str, Any]:
     channels = [str(channel) for channel in channels_of(open_analysis(path))]
     limits = {"kept_in_memory": 2**30, "read_at_every_step": 0}
     return {
-        "consumer": f"puyun_tiny, bfloat16, batch 4, {TRAINING_BATCHES} steps, {torch.get_num_threads()} torch threads",
+        "consumer": f"puyun_tiny, {fast_dtype()}, batch 4, {TRAINING_BATCHES} steps, {torch.get_num_threads()} torch threads",
         **{name: train(WindowStream(path, channels, batch_size=4, memory_limit=limit)) for name, limit in limits.items()},
         "wanted": "share_waited below 0.05",
     }
