@@ -21,7 +21,7 @@ from data_pipelines.finite_elements.meshes import gmsh_mesh, signed_areas, struc
 from data_pipelines.finite_elements.sampling import sample_on_grid
 from data_pipelines.finite_elements.shapes import Ellipse
 from data_pipelines.finite_elements.time_stepping import CentralDifferences, Newmark, largest_frequency, stable_step
-from data_pipelines.finite_elements.wave_equation import WaveProblem, assemble
+from data_pipelines.finite_elements.wave_equation import WaveProblem, assemble, hole_edges
 
 skfem = pytest.importorskip("skfem", reason="the extra `waves` is not installed")
 
@@ -171,6 +171,10 @@ def test_structured_mesh_follows_the_edge_of_a_hole() -> None:
     mesh = structured_mesh(1, 1, (32, 32), [HOLE])
     area = np.abs(signed_areas(mesh.p, mesh.t)).sum()
     assert 1 - area == pytest.approx(math.pi * HOLE.a * HOLE.b, rel=0.02)
+    edge = mesh.p[:, np.unique(mesh.facets[:, hole_edges(mesh)])]
+    assert np.abs(HOLE.distance(edge)).max() < 1 / 32, "no node of the edge is farther from it than a cell"
+    # A staircase has none on it; those farther than 0.45 cells stay where they are.
+    assert (np.abs(HOLE.radius(edge) - 1) < 1e-3).mean() > 0.5
 
 
 def test_gmsh_fits_holes_and_inclusions() -> None:

@@ -120,15 +120,16 @@ def test_job_writes_a_wave_store_of_what_the_rollout_makes(store: str, checkpoin
     assert (made["solve_seconds"] > 0).all()
 
 
+@pytest.mark.parametrize(("kept", "batches"), [(2, 2), (3, 1)], ids=["in a batch", "between batches"])
 def test_a_job_that_was_stopped_makes_only_what_is_missing(
-    store: str, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: str, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, batches: int
 ) -> None:
     whole, out = tmp_path / "whole.zarr", tmp_path / "forecast.zarr"
     run_wave_forecasts(run_config(store, checkpoint, whole))
     make, made = forecast.wave_job.Ensemble.make, []
 
     def stopped(self, sample, simulation):
-        if len(made) == 2:
+        if len(made) == kept:
             raise KeyboardInterrupt
         made.append(sample)
         return make(self, sample, simulation)
@@ -140,8 +141,10 @@ def test_a_job_that_was_stopped_makes_only_what_is_missing(
     with pytest.raises(ForecastError, match="an unfinished job is at .*. Go on with it: resume=true"):
         run_wave_forecasts(run_config(store, checkpoint, out))
     monkeypatch.setattr(forecast.wave_job.Ensemble, "make", make)
+    ran = []
+    monkeypatch.setattr(forecast.wave_job, "rollout_waves", lambda *given: ran.append(given[2]) or rollout_waves(*given))
     done = run_wave_forecasts(run_config(store, checkpoint, out, resume=True))
-    assert (made, done.made) == ([1, 2], 2)
+    assert (made, done.made, len(ran)) == ([1, 2, 3][:kept], 4 - kept, batches)
     xr.testing.assert_identical(
         open_waves(out).drop_vars("solve_seconds").load().drop_attrs(deep=False),
         open_waves(whole).drop_vars("solve_seconds").load().drop_attrs(deep=False),
