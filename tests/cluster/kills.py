@@ -70,10 +70,12 @@ def drive(command: list[str], found: dict[str, int], kills: int, rng: random.Ran
 
 
 def kill_one(driver: int, found: dict[str, int], rng: random.Random) -> None:
+    """Kill a worker mostly, the driver now and then: a job whose driver always dies young never has workers."""
     workers = [pid for pid in children(driver) if b"spawn_main" in command_line(pid)]
-    if workers and rng.random() < 0.8:
+    draw = rng.random()
+    if workers and draw < 0.8:
         victim, key = rng.choice(workers), "kills_of_workers"
-    elif rng.random() < 0.5:
+    elif draw > 0.9:
         victim, key = driver, "kills_of_drivers"
     else:
         return

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.helpers.servers import QuietHandler, running
 
 REFUSALS = (429, 500, 503)
 
@@ -35,9 +36,7 @@ def flaky_proxy(port: int, *, fails: float, stalls: float, stall_seconds: float,
     """
     faults, rng, lock = Faults(fails, stalls, stall_seconds), random.Random(seed), threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(QuietHandler):
         def _any(self) -> None:
             with lock:
                 draw, passed_on, refusal = rng.random(), rng.random() < 0.5, rng.choice((*REFUSALS, 0))
@@ -81,17 +80,5 @@ def flaky_proxy(port: int, *, fails: float, stalls: float, stall_seconds: float,
             if self.command != "HEAD":
                 self.wfile.write(content)
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    faults.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with running(Handler) as faults.url:
         yield faults
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from tests.helpers.servers import QuietHandler, running
 
 
 @dataclass
@@ -33,9 +33,7 @@ def web_server(folder: Path) -> Iterator[Requests]:
     """Serve `folder` on a free port of this machine while the block runs."""
     requests = Requests()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             self._answer(body=True)
 
@@ -69,17 +67,5 @@ def web_server(folder: Path) -> Iterator[Requests]:
                 requests.sent += len(content)
                 self.wfile.write(content)
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    requests.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with running(Handler) as requests.url:
         yield requests
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
