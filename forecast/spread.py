@@ -18,7 +18,7 @@ import numpy as np
 from data_pipelines.errors import first_line
 from data_pipelines.locations import redacted
 from forecast.ensemble import EnsembleConfig
-from forecast.exits import StopRequest
+from forecast.exits import StopRequest, UnfinishedError
 from forecast.forecaster import ForecastError
 from forecast.job_config import RunConfig, WorkersConfig
 from forecast.manifest import Journal
@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 # this is far above dask's own 3. A batch that kills its worker every time ends the job nevertheless.
 MAY_DIE = 20
 POLL = 0.5  # seconds between two looks for a signal
+ANSWERS = 20  # seconds in which a scheduler that runs must answer
 GRACE = 120  # seconds before the walltime in which a worker takes no new batch
 
 
@@ -52,6 +53,8 @@ def run_on_dask(
     ------
     ForecastError
         If dask is not installed, the scheduler cannot be reached, or a batch failed on a worker.
+    UnfinishedError
+        If a worker of this machine died while it started.
     """
     if not batches:
         return 0
@@ -135,8 +138,8 @@ def _result(client: Any, future: Any, left: set[Any]) -> int:
     except KilledWorker as error:
         client.cancel(list(left))
         raise ForecastError(
-            f"a batch ended {MAY_DIE} workers, so it is given up: memory may be too small (workers.memory, batch_size), or the "
-            "walltime too short. What is complete is kept; the workers' logs say more."
+            f"a batch ended more than {MAY_DIE} workers, so it is given up: memory may be too small (workers.memory, "
+            "batch_size), or the walltime too short. What is complete is kept; the workers' logs say more."
         ) from error
     except Exception:
         client.cancel(list(left))
@@ -171,7 +174,7 @@ def _client(config: RunConfig, folder: Path) -> Iterator[Any]:
     with dask.config.set(chosen):
         if config.workers.scheduler:
             try:
-                client = Client(config.workers.scheduler, timeout="20s")
+                client = Client(config.workers.scheduler, timeout=ANSWERS)
             except OSError as error:
                 address = redacted(config.workers.scheduler)
                 raise ForecastError(f"no dask scheduler answers at workers.scheduler={address}: {first_line(error)}") from error
@@ -188,16 +191,7 @@ def _cluster(config: RunConfig, folder: Path) -> Any:
     workers = config.workers
     adaptive = workers.minimum >= 0
     if config.cluster == "dask":
-        from distributed import LocalCluster
-
-        return LocalCluster(
-            n_workers=max(workers.minimum, 0) if adaptive else workers.number,
-            threads_per_worker=1,  # batches of one process would share its threads
-            processes=True,
-            dashboard_address=workers.dashboard or None,
-            memory_limit=0,  # a worker that dask ends for its memory would begin the same batch again
-            silence_logs=logging.ERROR,
-        )
+        return _local_cluster(workers, max(workers.minimum, 0) if adaptive else workers.number)
     cluster = _queue_class(config.cluster)(
         cores=1,
         processes=1,
@@ -210,12 +204,36 @@ def _cluster(config: RunConfig, folder: Path) -> Any:
         job_script_prologue=workers.setup,
         log_directory=workers.logs or str(folder / "logs"),
         worker_extra_args=["--lifetime", f"{workers.walltime_seconds - GRACE}s", "--lifetime-stagger", "20s"],
-        scheduler_options={"dashboard_address": workers.dashboard or None},
+        scheduler_options=_dashboard(workers.dashboard),
         **_cores(config),
     )
     if not adaptive:
         cluster.adapt(minimum=workers.number, maximum=workers.number)  # unlike scale(), it replaces workers that end
     return cluster
+
+
+def _local_cluster(workers: WorkersConfig, number: int) -> Any:
+    from distributed import LocalCluster
+
+    try:
+        return LocalCluster(
+            n_workers=number,
+            threads_per_worker=1,  # batches of one process would share its threads
+            processes=True,
+            scheduler_kwargs=_dashboard(workers.dashboard),
+            memory_limit=0,  # a worker that dask ends for its memory would begin the same batch again
+            silence_logs=logging.ERROR,
+        )
+    except RuntimeError as error:
+        raise UnfinishedError(
+            f"a worker died while it started ({first_line(error.__cause__ or error)}); what is complete is kept. Go on with "
+            "the same command and resume=true."
+        ) from error
+
+
+def _dashboard(address: str) -> dict[str, Any]:
+    """The scheduler always serves its health; without a dashboard on any free port, to this machine only."""
+    return {"dashboard": bool(address), "dashboard_address": address or "127.0.0.1:0"}
 
 
 def _cores(config: RunConfig) -> dict[str, Any]:

@@ -7,31 +7,9 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.store import StoreError
-from forecast import checkpoint
-from forecast.checkpoint import save_checkpoint
 from forecast.forecast_store import missing_forecasts
 from forecast.job import run_forecasts
-from forecast.job_config import RunConfig
 from tests.cluster.jobs import contents
-from tests.forecast.test_job import ANALYSIS, store_analysis
-from tests.helpers.forecasters import extrapolation
-
-
-@pytest.fixture
-def settings(tmp_path, monkeypatch):
-    monkeypatch.setitem(checkpoint.MODELS, "Extrapolation", "tests.helpers.forecasters")
-    store_analysis(tmp_path / "analysis.zarr", ANALYSIS)
-    save_checkpoint(tmp_path / "first", extrapolation(ANALYSIS), training_span=("2019-01-01", "2020-06-30"), data_hash="data")
-
-    def settings(out, **changes):
-        given = {
-            "analysis": str(tmp_path / "analysis.zarr"), "start": "2021-02-27T06", "end": "2021-03-01T18", "every": "6h",
-            "lead": "10d", "out": str(out), "cascade": [str(tmp_path / "first")], "device": "cpu", "batch_size": 2,
-            "progress": False,
-        }  # fmt: skip
-        return RunConfig(**(given | changes))
-
-    return settings
 
 
 @pytest.fixture

@@ -5,22 +5,19 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import xarray as xr
 
 from data_pipelines import locations
 from data_pipelines.store import StoreError
-from forecast import checkpoint, forecast_store, lease, work
-from forecast.checkpoint import save_checkpoint
+from forecast import forecast_store, lease, work
 from forecast.ensemble import EnsembleConfig
 from forecast.forecast_store import create_forecast_store, missing_forecasts, open_forecast_store
 from forecast.job import run_forecasts
-from forecast.job_config import RunConfig
 from forecast.work import Work
-from tests.forecast.test_job import ANALYSIS, store_analysis
 from tests.helpers.flaky_proxy import flaky_proxy
-from tests.helpers.forecasters import extrapolation
 
 moto_server = pytest.importorskip("moto.server", reason="moto, an S3 server for tests, is not installed")
 SERVER = "from moto.server import main; import sys; main(['-H', '127.0.0.1', '-p', sys.argv[1]])"
@@ -58,32 +55,21 @@ def credentials(monkeypatch, tmp_path):
         "SKYSOLVE_REQUEST_SECONDS": "1",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setitem(checkpoint.MODELS, "Extrapolation", "tests.helpers.forecasters")
     monkeypatch.chdir(tmp_path)
     return monkeypatch
 
 
 @pytest.fixture
-def settings(credentials, tmp_path):
-    store_analysis(tmp_path / "analysis.zarr", ANALYSIS)
-    save_checkpoint(tmp_path / "first", extrapolation(ANALYSIS), training_span=("2019-01-01", "2020-06-30"), data_hash="data")
-
-    def settings(out, **changes):
-        given = {
-            "analysis": str(tmp_path / "analysis.zarr"), "start": "2021-02-27T06", "end": "2021-02-28T18", "every": "6h",
-            "lead": "18h", "out": str(out), "cascade": [str(tmp_path / "first")], "device": "cpu", "batch_size": 4,
-            "ensemble": EnsembleConfig(members=2), "progress": False,
-        }  # fmt: skip
-        return RunConfig(**(given | changes))
-
-    return settings
+def short(settings):
+    """Settings of a job of 14 small forecasts."""
+    return partial(settings, end="2021-02-28T18", lead="18h", batch_size=4, ensemble=EnsembleConfig(members=2))
 
 
-def test_a_store_that_fails_and_stalls_ends_with_the_same_values(s3_port, credentials, settings, tmp_path):
-    whole = open_forecast_store(run_forecasts(settings(tmp_path / "whole.zarr")).out).load()
+def test_a_store_that_fails_and_stalls_ends_with_the_same_values(s3_port, credentials, short, tmp_path):
+    whole = open_forecast_store(run_forecasts(short(tmp_path / "whole.zarr")).out).load()
     with flaky_proxy(s3_port, fails=0.10, stalls=0.01, stall_seconds=3) as faults:
         credentials.setenv("AWS_ENDPOINT_URL", faults.url)
-        result = run_forecasts(settings("s3://bucket/flaky.zarr"))
+        result = run_forecasts(short("s3://bucket/flaky.zarr"))
         xr.testing.assert_equal(open_forecast_store(result.out).load(), whole)
     assert result.made == 14
     assert faults.counts["failed"] > 0.05 * faults.counts.total()
@@ -99,8 +85,8 @@ def endpoint(s3_port, credentials):
     credentials.setattr(lease, "LEFT_AFTER", 3.0)
 
 
-def test_a_job_on_an_object_store_goes_on_where_it_stopped(endpoint, settings, monkeypatch):
-    config, write, written = settings("s3://bucket/broken.zarr"), work.write_forecast, iter(range(5))
+def test_a_job_on_an_object_store_goes_on_where_it_stopped(endpoint, short, monkeypatch):
+    config, write, written = short("s3://bucket/broken.zarr"), work.write_forecast, iter(range(5))
 
     def fails(*arguments):
         if next(written, None) is None:
@@ -118,10 +104,10 @@ def test_a_job_on_an_object_store_goes_on_where_it_stopped(endpoint, settings, m
     assert run_forecasts(config).made == 9
 
 
-def test_a_second_creation_is_refused_although_both_saw_nothing(endpoint, settings, monkeypatch):
+def test_a_second_creation_is_refused_although_both_saw_nothing(endpoint, short, monkeypatch):
     """The root is put only where none is: of two jobs that both found no store one is refused."""
     url = "s3://bucket/race.zarr"
-    layout = Work(settings(url)).layout
+    layout = Work(short(url)).layout
     create_forecast_store(url, layout, {"made_by": "one"})
     looks = iter([False])
     original = forecast_store.forecast_store_exists
@@ -147,9 +133,9 @@ def test_a_lease_that_is_renewed_refuses_and_one_that_is_left_is_taken_over(endp
     assert lost == []
 
 
-def test_wrong_credentials_end_with_what_to_do(endpoint, settings, monkeypatch):
+def test_wrong_credentials_end_with_what_to_do(endpoint, short, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("data_pipelines.retries.FIRST_WAIT", 0.0)
     monkeypatch.setitem(locations._RETRIES, "max_retries", 0)
     with pytest.raises(StoreError, match=r"s3://bucket/x.zarr cannot be written .*resume=true"):
-        run_forecasts(settings("s3://bucket/x.zarr"))
+        run_forecasts(short("s3://bucket/x.zarr"))
