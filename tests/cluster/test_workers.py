@@ -18,7 +18,8 @@ from forecast import spread
 from forecast.exits import UnfinishedError
 from forecast.forecast_store import missing_forecasts
 from forecast.forecaster import ForecastError
-from forecast.job import WorkersConfig, run_forecasts
+from forecast.job import run_forecasts
+from forecast.job_config import WorkersConfig
 from forecast.lease import lease
 from forecast.manifest import read_journals
 from forecast.slurm_array import _directive
