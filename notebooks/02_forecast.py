@@ -80,7 +80,8 @@ draw_maps(
 # %% [markdown]
 # The storms of day 1 are where they should be. By day 6 the forecast is smoother than any real day: a network that is
 # trained on squared errors shows the mean of what may happen. How much of that is skill is the next notebook's question.
-#
+
+# %% [markdown]
 # ## What to try next
 #
 # - Many initial times into a store, resumable:
