@@ -101,7 +101,8 @@ class RunConfig:
         `short` and `medium` are the checkpoints that come with the package.
     branches
         More stores, each with the stages of a cascade of its own, as in {short.zarr:[10d:short]}: filled beside `out` by the
-        same job. Steps in which cascades begin alike are made once; every store has the bits of a job of its own.
+        same job. Steps in which cascades begin alike are made once; every store has the bits of a job of its own. Members
+        may differ by `ensemble.start`.
     device
         auto (a GPU where there is one), cpu, cuda, cuda:1 ...
     precision
@@ -170,6 +171,12 @@ class RunConfig:
                 )
         if self.out in self.branches:
             raise ForecastError(f"branches must name other stores than out; got {self.out} in both.")
+        unshared = [name for name in ("earlier", "cascades", "dropout") if getattr(self.ensemble, name)]
+        if self.branches and self.ensemble.members and unshared:
+            raise ForecastError(
+                f"branches cannot hold members that differ by ensemble.{unshared[0]}: their steps are not those of other "
+                "cascades. Run one job for each store, or leave members to differ by ensemble.start."
+            )
         if self.cluster != "local":
             self.threads = self.threads or 1  # workers share the cores of a machine
 

@@ -37,7 +37,7 @@ class Output:
     path
         Local folder or URL.
     cascade, descriptions
-        Who makes its forecasts, and what the checkpoints say.
+        Who makes its forecasts, and what the checkpoints say; behind these, what checkpoints of more cascades for members say.
     steps
         How many steps of the cascade it holds.
     initial_times, members
@@ -65,12 +65,6 @@ class Output:
             members=self.members,
         )
 
-    @property
-    def first_change(self) -> int | None:
-        """The last lead time [h] before 0 that the first step reads; None where it reads none."""
-        earlier = [lead for lead in self.cascade.schedule[0].inputs if lead < 0]
-        return max(earlier) if earlier else None
-
     def prepare(self, attributes: dict[str, Any]) -> None:
         """Create the store, or see that what is there is the same job's.
 
@@ -86,13 +80,20 @@ class Output:
             names = [stage.name for stage in self.cascade.stages]
             create_forecast_store(self.path, self.layout, attributes, names)
 
-    def attributes(self, analysis: xr.Dataset) -> dict[str, Any]:
-        """Global attributes of the store; what they say identifies the job, and reading the initial states takes a while."""
+    def attributes(self, analysis: xr.Dataset, read: np.ndarray) -> dict[str, Any]:
+        """Global attributes of the store; what they say identifies the job, and hashing takes a while.
+
+        Parameters
+        ----------
+        read
+            Times of the analysis that forecasts read; the rest is not hashed: the store may grow, and may be very large.
+        """
+        names = sorted({channel.variable for channel in self.layout.parsed})
         spans = [description.training_span.split("/") for description in self.descriptions]
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         stages = "; ".join(
             f"{stage.name} to {stage.until_hours} h ({description.model}, {stage.model.requirements.step_hours} h steps)"
-            for stage, description in zip(self.cascade.stages, self.descriptions, strict=True)
+            for stage, description in zip(self.cascade.stages, self.descriptions, strict=False)
         )
         return {
             "checkpoint_sha256": [description.weights_sha256 for description in self.descriptions],
@@ -102,19 +103,12 @@ class Output:
             "training_span": f"{min(start for start, _ in spans)}/{max(end for _, end in spans)}",
             "training_data_sha256": [description.data_hash for description in self.descriptions],
             "analysis_source": redacted(analysis.attrs.get("source", "not stated")),
-            "analysis_sha256": self._hash_of_initial_states(analysis),
+            "analysis_sha256": data_hash(analysis[names].sel(time=read)),
             "license": str(analysis.attrs.get("license", "not stated")),
             "code_version": code_version(),
             "date_created": now,
             "history": f"{now} created by skysolve {code_version()} (forecast.run)",
         }
-
-    def _hash_of_initial_states(self, analysis: xr.Dataset) -> str:
-        """Hash what the forecasts read of the analysis, not the rest: the store may grow, and may be very large."""
-        leads = self.cascade.analysis_leads(self.steps)
-        read = np.unique(np.concatenate([self.initial_times + np.timedelta64(lead, "h") for lead in leads]))
-        names = sorted({channel.variable for channel in self.layout.parsed})
-        return data_hash(analysis[names].sel(time=read))
 
 
 def missing_from(paths: Iterable[str | Path]) -> set[Forecast]:

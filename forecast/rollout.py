@@ -69,6 +69,8 @@ def rollout(
     device: torch.device | str = "auto",
     precision: str = "auto",
     perturbations: Float32[np.ndarray, "batch channel lat lon"] | None = None,
+    *,
+    calibrated: bool = True,
 ) -> Iterator[State]:
     """Forecast from some initial times, one step at a time.
 
@@ -90,6 +92,8 @@ def rollout(
         "auto", "bf16" or "fp32", see `computes_in_bfloat16`.
     perturbations
         Added to every state that is read of the analysis, physical units.
+    calibrated
+        Whether to give states as readers shall see them, see `Forecaster.calibrated`, or as they are carried on.
 
     Yields
     ------
@@ -106,7 +110,9 @@ def rollout(
     if steps < 1:
         raise ForecastError(f"steps must be at least 1; got {steps}.")
     cascade = model if isinstance(model, Cascade) else Cascade.of(model, steps)
-    states = rollout_branches([cascade], analysis, initial_times, [steps], device, precision, [perturbations])
+    states = rollout_branches(
+        [cascade], analysis, initial_times, [steps], device, precision, [perturbations], calibrated=calibrated
+    )
     return (state for _, state in states)
 
 
@@ -118,6 +124,8 @@ def rollout_branches(
     device: torch.device | str = "auto",
     precision: str = "auto",
     perturbations: Sequence[Float32[np.ndarray, "batch channel lat lon"] | None] | None = None,
+    *,
+    calibrated: bool = True,
 ) -> Iterator[tuple[tuple[int, ...], State]]:
     """Forecast by several cascades; steps in which they begin alike are made once (`forecast.shared_steps`).
 
@@ -127,7 +135,7 @@ def rollout_branches(
         At least one. What they share are model objects, so load a checkpoint once (`loaded` of `forecast.stages.load_cascade`).
     steps, perturbations
         One for each cascade.
-    analysis, initial_times, device, precision
+    analysis, initial_times, device, precision, calibrated
         As for `rollout`.
 
     Yields
@@ -154,7 +162,7 @@ def rollout_branches(
     for number, lead in read:
         if perturbations is not None and (added := perturbations[number]) is not None:
             states[number, lead] = states[number, lead] + _checked(added, states[number, lead])
-    return _steps(cascades, row, states, times, target, in_bfloat16)
+    return _steps(cascades, row, states, times, target, in_bfloat16, calibrated)
 
 
 def _checked(perturbations: np.ndarray, initial: Tensor) -> Tensor:
@@ -190,6 +198,7 @@ def _steps(
     times: np.ndarray,
     device: torch.device,
     in_bfloat16: bool,
+    calibrated: bool,
 ) -> Iterator[tuple[tuple[int, ...], State]]:
     last_reader = {key: place for place, one in enumerate(row) for key in one.reads}
     initial = {one.initial: states[one.initial] for one in row}
@@ -199,7 +208,7 @@ def _steps(
         for key in [key for key in states if last_reader.get(key, -1) <= place]:
             del states[key]
         state = State(
-            _calibrated(cascade, step, fields, initial[one.initial], times),
+            _calibrated(cascade, step, fields, initial[one.initial], times) if calibrated else fields,
             cascade.channels,
             times,
             step.lead_hours,

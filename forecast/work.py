@@ -23,7 +23,11 @@ from jaxtyping import Float32
 
 from data_pipelines.locations import is_url
 from data_pipelines.store import open_analysis
-from forecast.ensemble import perturbations
+from forecast.breeding import breed
+from forecast.cascade import Cascade
+from forecast.checkpoint import Description
+from forecast.dropout import dropping, install
+from forecast.ensemble import Variant, generator_of, perturbations
 from forecast.forecast_store import is_complete, write_forecast, writing_to
 from forecast.forecaster import Forecaster, ForecastError
 from forecast.job_config import RunConfig
@@ -33,6 +37,8 @@ from forecast.rollout import check_initial_times, choose_device, computes_in_bfl
 from forecast.shared_steps import share_steps
 from forecast.stages import load_cascade, parse_hours
 from forecast.state import read_states
+
+DROPOUT = 1  # sets its draws apart from those of perturbations
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,21 @@ class Batch:
     def initial_times(self) -> np.ndarray:
         """Initial times of all places, datetime64[ns]."""
         return np.array([time for time, _ in self.forecasts], "datetime64[ns]")
+
+
+@dataclass(frozen=True)
+class Run:
+    """How the forecasts of a variant of members are made for one store: `steps` of a cascade, of which the first are passed."""
+
+    cascade: Cascade
+    passed: int
+    steps: int
+
+    @property
+    def change(self) -> int | None:
+        """The last lead time [h] before 0 that the first step reads; None where it reads none."""
+        earlier = [lead for lead in self.cascade.schedule[0].inputs if lead < 0]
+        return max(earlier) if earlier else None
 
 
 class Work:
@@ -69,22 +90,72 @@ class Work:
         self.in_bfloat16 = computes_in_bfloat16(config.precision, self.device)
         self.analysis = open_analysis(config.analysis)
         lead_hours = parse_hours(config.lead, "lead")
-        models: dict[Path, Forecaster] = {}
-        self.outputs = [self._output(path, stages, lead_hours, models) for path, stages in config.cascades.items()]
+        self._models: dict[Path, Forecaster] = {}
+        more = self._more_cascades(lead_hours)
+        self.outputs = [self._output(path, stages, lead_hours, more) for path, stages in config.cascades.items()]
         self.layout = self.outputs[0].layout
+        self.runs = {variant: self._runs(variant, [cascade for cascade, _ in more]) for variant in self._variants}
+        share = config.ensemble.dropout if config.ensemble.members else 0
+        self._dropout = [layer for model in self._models.values() for layer in install(model, share)] if share else []
 
-    def _output(self, path: str, stages: Sequence[str], lead_hours: int, models: dict[Path, Forecaster]) -> Output:
-        cascade, descriptions = load_cascade(stages, lead_hours, models)
-        steps, times = cascade.steps_until(lead_hours), self.config.initial_times
-        for stage in cascade.stages:
-            stage.model.requirements.check(self.analysis.isel(time=slice(1)))
-        check_initial_times(cascade, self.analysis, times, steps)
-        output = Output(path, cascade, descriptions, steps, times, self.config.ensemble.numbers)
-        if output.members and output.first_change is None:
-            raise ForecastError(
-                "ensemble.members needs a first stage that reads 2 or more states: their change scales perturbations."
+    @property
+    def _variants(self) -> list[Variant]:
+        ensemble = self.config.ensemble
+        return list(dict.fromkeys(ensemble.variant(member) for member in ensemble.numbers or (None,)))
+
+    def _more_cascades(self, lead_hours: int) -> list[tuple[Cascade, list[Description]]]:
+        """Those of `ensemble.cascades` that members use."""
+        ensemble = self.config.ensemble
+        used = max(variant.cascade for variant in self._variants)
+        until = lead_hours + ensemble.longest_lag
+        return [load_cascade(text.split(","), until, self._models) for text in ensemble.cascades[:used]]
+
+    def _output(
+        self, path: str, stages: Sequence[str], lead_hours: int, more: Sequence[tuple[Cascade, list[Description]]]
+    ) -> Output:
+        ensemble = self.config.ensemble
+        cascade, descriptions = load_cascade(stages, lead_hours + ensemble.longest_lag, self._models)
+        descriptions = [*descriptions, *(one for _, others in more for one in others)]
+        steps = cascade.steps_until(lead_hours)
+        return Output(path, cascade, descriptions, steps, self.config.initial_times, ensemble.numbers)
+
+    def _runs(self, variant: Variant, more: Sequence[Cascade]) -> list[Run]:
+        """One for each store. Raises if members cannot be made so: by analysis, channels, grid or lead times."""
+        runs = []
+        for output in self.outputs:
+            cascade, lag = [output.cascade, *more][variant.cascade], variant.earlier_hours
+            for stage in cascade.stages:
+                stage.model.requirements.check(self.analysis.isel(time=slice(1)))
+            _check_alike(cascade, output.cascade, f"ensemble.cascades[{variant.cascade - 1}]")
+            run = Run(
+                cascade,
+                cascade.steps_until(lag) if lag else 0,
+                cascade.steps_until(output.layout.lead_hours[-1] + lag),
             )
-        return output
+            leads = tuple(step.lead_hours - lag for step in cascade.schedule[run.passed : run.steps])
+            if leads != output.layout.lead_hours:
+                raise ForecastError(
+                    f"members that start {lag} h earlier must make the lead times of the others, "
+                    f"{list(output.layout.lead_hours)} h; they make {list(leads)} h. Change ensemble.earlier or "
+                    "ensemble.cascades."
+                )
+            if self.config.ensemble.perturbs and run.change is None:
+                raise ForecastError(
+                    "ensemble.members needs a first stage that reads 2 or more states: their change scales perturbations. Or "
+                    "give ensemble.start=none."
+                )
+            for times in self._starts(variant, run):
+                check_initial_times(cascade, self.analysis, times, run.steps)
+            runs.append(run)
+        return runs
+
+    def _starts(self, variant: Variant, run: Run) -> list[np.ndarray]:
+        """The times that forecasts of a variant start from, those of the breeding included, in order."""
+        times = self.config.initial_times - np.timedelta64(variant.earlier_hours, "h")
+        if not (self.config.ensemble.perturbs and self.config.ensemble.start == "bred"):
+            return [times]
+        step = run.cascade.stages[0].model.requirements.step
+        return [times - back * step for back in range(self.config.ensemble.breeding_steps, -1, -1)]
 
     @property
     def steps(self) -> int:
@@ -93,16 +164,26 @@ class Work:
 
     def attributes(self, output: Output) -> dict[str, Any]:
         """Global attributes of one of the stores."""
-        precision = {"precision": "bf16" if self.in_bfloat16 else "fp32"}
-        return {**output.attributes(self.analysis), **precision, **self._last_bits(), **self.config.ensemble.describe()}
+        place = self.outputs.index(output)
+        leads = [
+            times + np.timedelta64(lead, "h")
+            for variant, runs in self.runs.items()
+            for times in self._starts(variant, runs[place])
+            for lead in runs[place].cascade.analysis_leads(runs[place].steps)
+        ]
+        described = output.attributes(self.analysis, np.unique(np.concatenate(leads)))
+        return {**described, "precision": self._precision, **self._last_bits(), **self.config.ensemble.describe()}
 
     def batches(self) -> list[Batch]:
         """What the stores lack, in the job's fixed batches."""
         missing = missing_from(output.path for output in self.outputs)
         members: tuple[int | None, ...] = self.layout.members or (None,)
-        forecasts = [(time, member) for time in self.layout.initial_times for member in members]
         size = self.config.batch_size
-        whole = [forecasts[first : first + size] for first in range(0, len(forecasts), size)]
+        whole = []
+        for variant in self.runs:  # a batch has one cascade and one lag
+            alike = [member for member in members if self.config.ensemble.variant(member) == variant]
+            forecasts = [(time, member) for time in self.layout.initial_times for member in alike]
+            whole += [forecasts[first : first + size] for first in range(0, len(forecasts), size)]
         places = [[place for place, forecast in enumerate(group) if forecast in missing] for group in whole]
         return [batch for group, left in zip(whole, places, strict=True) if (batch := _with_copies(group, left))]
 
@@ -127,17 +208,35 @@ class Work:
         return len(left.wanted)
 
     def _roll_out(self, batch: Batch, fields: Sequence[np.ndarray], on_step: Callable[[int], object]) -> None:
-        cascades = [output.cascade for output in self.outputs]
-        steps = [output.steps for output in self.outputs]
-        precision = "bf16" if self.in_bfloat16 else "fp32"
-        added = [self._perturbations(batch, output) for output in self.outputs] if self.layout.members else None
-        places = [0] * len(cascades)
-        states = rollout_branches(cascades, self.analysis, batch.initial_times, steps, self.device, precision, added)
-        for numbers, state in states:
-            for number in numbers:
-                fields[number][:, places[number]] = state.fields.cpu().numpy()
-                places[number] += 1
-            on_step(len(batch.wanted))
+        config = self.config.ensemble
+        variant = config.variant(batch.forecasts[0][1])
+        runs = self.runs[variant]
+        starts = batch.initial_times - np.timedelta64(variant.earlier_hours, "h")
+        added = [self._perturbations(batch, run, starts) for run in runs] if config.perturbs else None
+        orders = [
+            [run.cascade.channels.index(name) for name in output.cascade.channels]
+            for run, output in zip(runs, self.outputs, strict=True)
+        ]
+        cascades, steps = [run.cascade for run in runs], [run.steps for run in runs]
+        places = [-run.passed for run in runs]
+        with dropping(self._dropout, [self._generator(*forecast) for forecast in batch.forecasts]):
+            states = rollout_branches(cascades, self.analysis, starts, steps, self.device, self._precision, added)
+            for numbers, state in states:
+                kept = [number for number in numbers if places[number] >= 0]
+                for number in kept:
+                    fields[number][:, places[number]] = state.fields[:, orders[number]].cpu().numpy()
+                for number in numbers:
+                    places[number] += 1
+                if kept:
+                    on_step(len(batch.wanted))
+
+    def _generator(self, time: np.datetime64, member: int | None) -> np.random.Generator | None:
+        """What a member draws its dropout from; the control has none."""
+        return generator_of(self.config.ensemble, time, DROPOUT, member) if member else None
+
+    @property
+    def _precision(self) -> str:
+        return "bf16" if self.in_bfloat16 else "fp32"
 
     def _write(self, forecast: Forecast, fields: Sequence[np.ndarray]) -> None:
         for output, values in zip(self.outputs, fields, strict=True):
@@ -145,17 +244,19 @@ class Work:
             if not is_complete(output.path, output.layout, time, member):
                 write_forecast(output.path, output.layout, time, values, member)
 
-    def _perturbations(self, batch: Batch, output: Output) -> Float32[np.ndarray, "batch channel lat lon"]:
-        times, cascade = batch.initial_times, output.cascade
-        before = np.timedelta64(output.first_change or 0, "h")
-        now, then = np.split(read_states(self.analysis, cascade.channels, np.concatenate([times, times + before])), 2)
-        grid = (tuple(cascade.latitude), tuple(cascade.longitude))
-        return np.stack(
+    def _perturbations(self, batch: Batch, run: Run, starts: np.ndarray) -> Float32[np.ndarray, "batch channel lat lon"]:
+        cascade, before = run.cascade, np.timedelta64(run.change or 0, "h")
+        now, then = np.split(read_states(self.analysis, cascade.channels, np.concatenate([starts, starts + before])), 2)
+        change, config, grid = now - then, self.config.ensemble, (tuple(cascade.latitude), tuple(cascade.longitude))
+        drawn = np.stack(
             [
-                perturbations(self.config.ensemble, time, member, change, *grid)
-                for (time, member), change in zip(batch.forecasts, now - then, strict=True)
+                perturbations(config, time, member, one, *grid)
+                for (time, member), one in zip(batch.forecasts, change, strict=True)
             ]
         )
+        if config.start != "bred":
+            return drawn
+        return breed(cascade, self.analysis, starts, drawn, change, config, self.device, self._precision)
 
     def _is_complete(self, forecast: Forecast) -> bool:
         return all(is_complete(output.path, output.layout, *forecast) for output in self.outputs)
@@ -184,6 +285,13 @@ def _set_threads(threads: int) -> int:
     if threads and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     return torch.get_num_threads()
+
+
+def _check_alike(cascade: Cascade, first: Cascade, name: str) -> None:
+    for what in ("channels", "latitude", "longitude"):
+        here, there = getattr(cascade, what), getattr(first, what)
+        if sorted(here) != sorted(there):
+            raise ForecastError(f"{name} must have the {what} of cascade, {list(there)}; it has {list(here)}.")
 
 
 @contextmanager

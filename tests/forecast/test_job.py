@@ -319,7 +319,7 @@ def test_members_go_into_the_dimension_number_whatever_the_batches(inputs, tmp_p
     assert np.abs(plus - control["temperature"]).max() > 0.1
     # The model of these tests is linear: the mean of a pair is the control but for float32's rounding, 3e-5 K.
     np.testing.assert_allclose((plus + minus) / 2, control["temperature"], atol=1e-4)
-    with pytest.raises(StoreError, match="its ensemble is members 3, amplitude 0.3"):
+    with pytest.raises(StoreError, match="its ensemble is members 3, start matern, amplitude 0.3"):
         run_forecasts(config(inputs, tmp_path / "whole.zarr", ensemble=EnsembleConfig(3, seed=1), resume=True))
 
 
