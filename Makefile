@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help forecast test test-cluster waves docs
+.PHONY: help forecast test test-cluster waves docs audit
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -77,6 +77,11 @@ test-cluster: $(VENV)/.ready-to-test
 docs: $(VENV)/.ready-to-docs
 	@"$(PY)" -m sphinx -W --keep-going -q -j auto docs docs/_build/html
 	echo "docs/_build/html/index.html"
+
+# Published weaknesses of everything in .venv, by PyPI's advisories or, with AUDIT="--vulnerability-service osv", by OSV's.
+audit: $(VENV)/.ready-to-test
+	@"$(PY)" -m pip install --quiet pip-audit
+	"$(PY)" -m pip_audit --local --skip-editable $(AUDIT)
 
 $(VENV)/.ready-to-forecast: EXTRAS :=
 $(VENV)/.ready-to-forecast: GROUPS :=

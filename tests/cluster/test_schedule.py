@@ -1,0 +1,33 @@
+"""The simulated schedule of the docs keeps what any schedule keeps."""
+
+import math
+
+import pytest
+
+from benchmarks.forecast_schedule import MEMBERS, STATE, STEPS, Costs, Machine, simulate, step_seconds
+
+COSTS = Costs(load=5.0, read=2.0, write_rate=200e6, stored_share=0.6)
+
+
+@pytest.mark.parametrize("gpus", [1, 8, 16, 49, 50, 64])
+def test_members_follow_one_another_in_rounds(gpus):
+    """Equal members on equal workers: start, then as many members as the busiest worker makes."""
+    machine = Machine(disks=1e15)
+    member = COSTS.read + STEPS * (step_seconds(machine) + STATE / (COSTS.write_rate * machine.writers))
+    got = simulate(gpus, COSTS, machine)
+    wanted = machine.start + COSTS.load + math.ceil(MEMBERS / gpus) * member
+    assert got["all_members_minutes"] == pytest.approx(wanted / 60, abs=0.06)
+    assert got["bound_by"] == "compression"
+    assert 0 < got["network_share_of_gpu_time"] < 1
+
+
+def test_slow_disks_bound_all_workers_together():
+    got = simulate(8, COSTS, Machine(disks=1e9))
+    everything = MEMBERS * STEPS * STATE * COSTS.stored_share
+    assert got["bound_by"] == "disks"
+    assert got["all_members_minutes"] * 60 >= everything / 1e9
+
+
+def test_a_step_is_no_shorter_than_its_arithmetic():
+    assert step_seconds(Machine()) > 2 * 174.1e6 * 91 * 180 / 989e12
+    assert step_seconds(Machine(reached=0.2)) > step_seconds(Machine())
