@@ -59,3 +59,16 @@ def first_moment(text: str, name: str, error: type[ValueError] = StoreError) -> 
 def last_moment(text: str, name: str, error: type[ValueError] = StoreError) -> np.datetime64:
     """The last moment [ns] that a date names: a day includes its last nanosecond, a month its last day."""
     return (parse_date(text, name, error) + 1).astype("datetime64[ns]") - np.timedelta64(1, "ns")
+
+
+def time_slice(
+    start: str | None, end: str | None, names: tuple[str, str] = ("start", "end"), error: type[ValueError] = StoreError
+) -> slice:
+    """Labels for `Dataset.sel`: from the first moment of `start` to the last of `end`; None or "" sets no bound.
+
+    Errors: `parse_date`, with `names` for what the two are called.
+    """
+    return slice(
+        first_moment(start, names[0], error) if start else None,
+        last_moment(end, names[1], error) if end else None,
+    )

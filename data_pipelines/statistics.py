@@ -19,6 +19,7 @@ from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from data_pipelines.area import cell_area_weights
+from data_pipelines.dates import time_slice
 from data_pipelines.variables import Channel, channels_of
 
 # A section longer than this many blocks only costs parallelism; shorter ones cost merges of whole fields.
@@ -176,7 +177,7 @@ def select_span(analysis: xr.Dataset, span: tuple[str, str] | None) -> xr.Datase
         raise ValueError("analysis must have at least one step along the dimension 'time'; it has none. Check the store.")
     if span is None:
         return analysis
-    chosen = analysis.sel(time=slice(*span))
+    chosen = analysis.sel(time=time_slice(*span, ("span", "span"), ValueError))
     if chosen.sizes["time"] == 0:
         first, last = analysis["time"].values[[0, -1]].astype("datetime64[m]")
         raise ValueError(f"span {span[0]} to {span[1]} holds no step: the analysis reaches from {first} to {last}.")

@@ -16,6 +16,7 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from data_pipelines.contracts import contract_of
+from data_pipelines.dates import time_slice
 from data_pipelines.frames import DatasetReader, Reader, StoreReader, is_raw
 from data_pipelines.store import load_checked, open_store
 from data_pipelines.variables import Channel
@@ -51,7 +52,10 @@ class Track:
         """Which steps lie in a span, both ends included: dates for an analysis, seconds for a simulation."""
         place = xr.DataArray(np.arange(self.time.size), {"time": self.dataset["time"].values}, ("time",))
         kept = np.zeros(self.time.size, dtype=bool)
-        kept[place.values if span is None else place.sel(time=slice(*span)).values] = True
+        if span is None:
+            return ~kept
+        labels = time_slice(*span, ("span", "span"), ValueError) if isinstance(span[0], str) else slice(*span)
+        kept[place.sel(time=labels).values] = True
         return kept
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from data_pipelines.dates import first_moment
 from forecast.ensemble import EnsembleConfig
 from forecast.forecaster import ForecastError
-from forecast.stages import parse_date, parse_hours
+from forecast.stages import parse_hours
 
 CLUSTERS = ("local", "dask", "slurm", "pbs", "slurm_array")
 
@@ -188,12 +189,12 @@ class RunConfig:
     @property
     def start_time(self) -> np.datetime64:
         """First initial time."""
-        return parse_date(self.start, "start")
+        return first_moment(self.start, "start", ForecastError)
 
     @property
     def end_time(self) -> np.datetime64:
         """Last initial time."""
-        return parse_date(self.end, "end")
+        return first_moment(self.end, "end", ForecastError)
 
     @property
     def initial_times(self) -> np.ndarray:

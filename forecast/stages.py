@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
-
 from forecast.cascade import Cascade, Stage
 from forecast.checkpoint import Description, load_checkpoint, read_description
 from forecast.forecaster import Forecaster, ForecastError
@@ -68,23 +66,6 @@ def parse_hours(text: str, name: str) -> int:
     if hours < 1:
         raise ForecastError(f"{name} must be a number of hours or days, as in 6h or 10d; got {text!r}.")
     return hours
-
-
-def parse_date(text: str, name: str) -> np.datetime64:
-    """Read a date, as in 2026-01-27 or 2026-01-27T06.
-
-    Raises
-    ------
-    ForecastError
-        If it is none.
-    """
-    try:
-        date = np.datetime64(str(text).strip().removesuffix("Z"))
-    except ValueError:
-        date = np.datetime64("NaT")
-    if np.isnat(date):
-        raise ForecastError(f"{name} must be a date, as in 2026-01-27 or 2026-01-27T06; got {text!r}.")
-    return date.astype("datetime64[ns]")
 
 
 def _parse_stage(text: str, until: int | None) -> tuple[int, str]:

@@ -11,6 +11,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from data_pipelines.dates import time_slice
 from data_pipelines.frames import InMemory, open_reader
 from data_pipelines.store import time_step
 from data_pipelines.streaming import MEMORY_LIMIT, WindowStream
@@ -75,11 +76,13 @@ class Source(Streamed):
     def _choose(self, config: SourceConfig) -> None:
         """Take the states of a span, less those that are held out."""
         times = self.dataset["time"].values
-        span = self.dataset.indexes["time"].slice_indexer(config.start or None, config.end or None)
+        chosen = time_slice(config.start, config.end, error=ValueError)
+        span = self.dataset.indexes["time"].slice_indexer(chosen.start, chosen.stop)
         positions = np.arange(len(times))[span]
         self.analysis = self.dataset.isel(time=positions)
         if config.held_out_start:
-            held_out = self.analysis.indexes["time"].slice_indexer(config.held_out_start, config.held_out_end)
+            chosen = time_slice(config.held_out_start, config.held_out_end, ("held_out_start", "held_out_end"), ValueError)
+            held_out = self.analysis.indexes["time"].slice_indexer(chosen.start, chosen.stop)
             positions = np.delete(positions, held_out)
         self.positions, self.times = positions, times[positions]
         if len(self.times) < MINIMUM_STATES:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_pipelines.dates import first_moment, last_moment
 from forecast.calibration import Moments, fit_weights, moments_of
 from forecast.forecaster import Forecaster
 from forecast.losses import row_weights
@@ -118,11 +119,13 @@ class Validation:
         config = self.config
         settings = next(iter(config.sources.values()))
         whole = self.whole
-        begin, end = np.datetime64(config.validation_start), np.datetime64(config.validation_end) + np.timedelta64(1, "D")
-        first, last = np.searchsorted(whole.times, np.array([begin, end], dtype=whole.times.dtype))
+        first = int(np.searchsorted(whole.times, first_moment(config.validation_start, "validation_start", ValueError)))
+        last = int(np.searchsorted(whole.times, last_moment(config.validation_end, "validation_end", ValueError)))
         earliest = first - deepest
         if settings.held_out_start:
-            earliest = max(earliest, int(np.searchsorted(whole.times, np.datetime64(settings.held_out_start))))
+            earliest = max(
+                earliest, int(np.searchsorted(whole.times, first_moment(settings.held_out_start, "held_out_start", ValueError)))
+            )
         starts = np.arange(max(config.history - 1, earliest), last - 1)[self.place.rank :: self.place.ranks]
         history = np.arange(1 - config.history, 1)
         frames = whole.states((starts[:, None] + history).flatten()).unflatten(0, (len(starts), config.history))

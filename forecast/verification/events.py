@@ -15,6 +15,7 @@ import xarray as xr
 from jaxtyping import Bool, Float64
 from scipy import ndimage
 
+from data_pipelines.dates import time_slice
 from data_pipelines.variables import Channel
 from forecast.verification.fields import Fields
 from forecast.verification.inputs import VerificationError, normalise_grid
@@ -110,7 +111,7 @@ def climatological_quantile(
         raise VerificationError(f"quantiles must lie in (0, 1), as 0.95; got {quantiles}.")
     if by not in (None, "month", "hour"):
         raise VerificationError(f"by must be None, 'month' or 'hour'; got {by!r}.")
-    chosen = analysis if span is None else analysis.sel(time=slice(*span))
+    chosen = analysis if span is None else analysis.sel(time=time_slice(*span, ("span", "span"), VerificationError))
     if chosen.sizes["time"] == 0:
         raise VerificationError(
             f"span {span} holds none of the analyses. Give FIRST,LAST inside {analysis.time.values[[0, -1]]}."

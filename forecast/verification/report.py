@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from data_pipelines.dates import first_moment
 from forecast.verification.config import VerifyConfig
 from forecast.verification.curves import draw_curves, draw_spectra
 from forecast.verification.display import display_of, label_of, lead_label, title_of
@@ -77,7 +78,7 @@ def _maps(found: Verification, config: VerifyConfig, channels: Sequence[int]) ->
         return {}
     leads = _positions(config.map_leads, sample.leads)
     if config.map_time is not None:
-        chosen = np.flatnonzero(sample.initial_times == np.datetime64(config.map_time, "ns"))
+        chosen = np.flatnonzero(sample.initial_times == first_moment(config.map_time, "map_time", VerificationError))
         if not chosen.size:
             raise VerificationError(
                 f"map_time {config.map_time} is not among the scored initial times, "

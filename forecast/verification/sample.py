@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from data_pipelines.dates import first_moment, last_moment, time_slice
 from forecast.verification.inputs import VerificationError, time_step
 
 
@@ -76,7 +77,7 @@ def choose_sample(
     """
     first, *others = forecasts.values()
     name = next(iter(forecasts))
-    times = first["time"].sel(time=slice(start, end)).values
+    times = first["time"].sel(time=time_slice(start, end, error=VerificationError)).values
     dropped = []
     for other_name, other in zip(list(forecasts)[1:], others, strict=True):
         kept = np.intersect1d(times, other["time"].values)
@@ -124,20 +125,14 @@ def training_spans(dataset: xr.Dataset) -> list[tuple[np.datetime64, np.datetime
     parts = [part.strip() for part in re.split(r"[;,]", str(text)) if part.strip()]
     for part in parts:
         try:
-            start, end = (value.strip().rstrip("Z") for value in part.split("/"))
-            spans.append((np.datetime64(start, "ns"), end_of(end)))
+            start, end = part.split("/")
+            spans.append((first_moment(start, "training_span"), last_moment(end, "training_span")))
         except ValueError as error:
             raise VerificationError(
                 f"attribute training_span must read 'start/end' in ISO 8601; got {text!r}. Correct it, or set "
                 f"score_training_span=true to score without that safeguard."
             ) from error
     return spans
-
-
-def end_of(text: str) -> np.datetime64:
-    """Last instant of a time given to any precision: of the day for "2026-01-20"."""
-    value = np.datetime64(text)
-    return (value + 1).astype("datetime64[ns]") - np.timedelta64(1, "ns")  # 1 in the unit that the text was given to
 
 
 def refuse_training_times(

@@ -11,6 +11,7 @@ from jaxtyping import Float32, Float64
 
 from data_pipelines.area import cell_area_weights
 from data_pipelines.daily_cycle import hour_of_day, mean_by_group
+from data_pipelines.dates import time_slice
 from data_pipelines.variables import VARIABLES, Channel
 from forecast.verification.inputs import VerificationError, stack, time_step, unstack
 
@@ -164,7 +165,7 @@ def load_training(
     VerificationError
         If the span holds too few analyses, a gap, or a NaN.
     """
-    times = analysis["time"].sel(time=slice(*span)).values
+    times = analysis["time"].sel(time=time_slice(*span, ("train_span", "train_span"), VerificationError)).values
     step = time_step(analysis)
     if times.size < 8:
         raise VerificationError(

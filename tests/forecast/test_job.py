@@ -370,7 +370,7 @@ def test_analysis_of_another_grid_is_refused(inputs, tmp_path):
     ("changes", "what"),
     [
         ({"start": "2021-03-01", "end": "2021-02-01"}, "end must not be before start; got start=2021-03-01 end=2021-02-01"),
-        ({"start": "yesterday"}, "start must be a date, as in 2026-01-27 or 2026-01-27T06; got 'yesterday'"),
+        ({"start": "yesterday"}, "start must be a date in UTC such as 2020-01-31 or 2020-01-31T06; got 'yesterday'"),
         ({"end": "NaT"}, "end must be a date"),
         ({"every": "6"}, "every must be a number of hours or days, as in 6h or 10d; got '6'"),
         ({"lead": "0h"}, "lead must be a number of hours or days, as in 6h or 10d; got '0h'"),
@@ -416,6 +416,8 @@ def test_durations_and_shipped_names():
 def test_yaml_composes_into_the_config():
     settings = compose(RunConfig, "forecast/run", ["analysis=a.zarr", "start=2021-01-01", "end=2021-01-02T06:00", "out=o.zarr"])
     assert settings == RunConfig("a.zarr", "2021-01-01", "2021-01-02T06:00", "o.zarr")
+    compact = compose(RunConfig, "forecast/run", ["analysis=a.zarr", "start=20210101", "end=2021010206", "out=o.zarr"])
+    np.testing.assert_array_equal(compact.initial_times, settings.initial_times)
     branches = compose(
         RunConfig,
         "forecast/run",

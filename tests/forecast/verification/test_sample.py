@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from forecast.verification.inputs import VerificationError
-from forecast.verification.sample import choose_sample, end_of, refuse_training_times, training_spans
+from forecast.verification.sample import choose_sample, refuse_training_times, training_spans
 from tests.helpers.verification import STEP, drifting_truth, imperfect_forecast
 
 
@@ -68,12 +68,22 @@ def test_training_spans_are_read(made):
     assert spans[0] == (np.datetime64("2025-12-01", "ns"), np.datetime64("2026-01-21", "ns") - np.timedelta64(1, "ns"))
     assert spans[1][1] == np.datetime64("1999-12-31T19", "ns") - np.timedelta64(1, "ns")
     assert training_spans(made.drop_attrs()) == []
-    assert end_of("2026-01-20T18:00") == np.datetime64("2026-01-20T18:01", "ns") - np.timedelta64(1, "ns")
+    compact = training_spans(made.assign_attrs(training_span="20251201/20260120T18"))
+    assert compact == [(spans[0][0], np.datetime64("2026-01-20T19", "ns") - np.timedelta64(1, "ns"))]
 
 
-def test_an_unreadable_training_span_is_refused(made):
+@pytest.mark.parametrize("text", ["last winter", "2025-12-01", "202512/202601", "2025-12-01/2026-01-20/2026-02-01"])
+def test_an_unreadable_training_span_is_refused(made, text):
     with pytest.raises(VerificationError, match="start/end"):
-        training_spans(made.assign_attrs(training_span="last winter"))
+        training_spans(made.assign_attrs(training_span=text))
+
+
+def test_a_compact_date_is_a_day_and_no_year(truth, made):
+    """NumPy takes 20260106 for a year."""
+    first = choose_sample({"forecast": made}, truth).initial_times[0]
+    assert choose_sample({"forecast": made}, truth, start="20260106", end="20260106").initial_times[0] == first
+    with pytest.raises(VerificationError, match="end must be a date in UTC such as"):
+        choose_sample({"forecast": made}, truth, end="soon")
 
 
 def test_what_was_trained_on_is_refused(truth, made):
