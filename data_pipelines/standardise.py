@@ -20,6 +20,7 @@ import xarray as xr
 
 from data_pipelines.contracts import CONTRACT
 from data_pipelines.dates import first_moment, last_moment
+from data_pipelines.selection import as_slice
 from data_pipelines.store import StoreError
 from data_pipelines.units import conversion, spell, usual_units
 from data_pipelines.variables import STATIC_VARIABLES, VARIABLES, Variable, canonical_order, find_variable
@@ -389,7 +390,7 @@ class _Door:
                 raise SourceError(message)
             raise OutsideSpan(message, (times[0], times[-1]), _names(dataset.data_vars))
         self.span = (times[0], times[-1])
-        return dataset if chosen.all() else dataset.isel(time=_as_slice(np.flatnonzero(chosen)))
+        return dataset if chosen.all() else dataset.isel(time=as_slice(np.flatnonzero(chosen)))
 
     def _only_valid_times(self, dataset: xr.Dataset) -> xr.Dataset:
         """ARCO-ERA5 pads its time axis with NaN; its attributes say where the data are."""
@@ -406,7 +407,7 @@ class _Door:
             raise SourceError(f"{self.origin} says that it is valid from {start} to {stop}, and holds no time between.")
         if not inside.all():
             self.notes.append(f"times outside valid_time_start {start} to valid_time_stop {stop} are padding; left out")
-        return dataset.isel(time=_as_slice(np.flatnonzero(inside)))
+        return dataset.isel(time=as_slice(np.flatnonzero(inside)))
 
     def _span(self, times: NDArray[np.datetime64]) -> NDArray[np.bool_]:
         inside = np.ones(times.size, dtype=bool)
@@ -530,7 +531,7 @@ class _Door:
             array = array.drop_vars("level", errors="ignore").rename({level_name: "level"})
         array = array.assign_coords(level=whole.astype("int32"))
         order = np.argsort(whole)
-        return array if (np.diff(order) == 1).all() else array.isel(level=_as_slice(order))
+        return array if (np.diff(order) == 1).all() else array.isel(level=as_slice(order))
 
     def _note_once(self, note: str) -> None:
         if note not in self.notes:
@@ -584,7 +585,7 @@ class _Door:
                 f"{self.origin} has "
                 f"{has}. Choose from these with levels=..."
             )
-        return array.isel(level=_as_slice(np.array([has.index(level) for level in wanted])))
+        return array.isel(level=as_slice(np.array([has.index(level) for level in wanted])))
 
     def _convert(self, variable: Variable, array: xr.DataArray) -> xr.DataArray:
         """Units and dtype; attributes become the vocabulary's."""
@@ -751,17 +752,6 @@ def _as_step(text: str) -> np.timedelta64:
         raise SourceError(f"every must be a step such as 6h or 1d; got {text!r}.")
     minutes = {"h": 60, "d": 1440, "m": 1}[match["unit"][0]]
     return np.timedelta64(int(match["count"]) * minutes, "m").astype("timedelta64[ns]")
-
-
-def _as_slice(positions: NDArray[np.intp]) -> slice | NDArray[np.intp]:
-    """Equally spaced positions as a slice, which every backend reads lazily and cheaply."""
-    if positions.size == 1:
-        return slice(int(positions[0]), int(positions[0]) + 1)
-    steps = np.diff(positions)
-    if (steps == steps[0]).all() and steps[0] != 0:
-        stop = int(positions[-1]) + int(np.sign(steps[0]))
-        return slice(int(positions[0]), stop if stop >= 0 else None, int(steps[0]))
-    return positions
 
 
 def _exact_degrees(values: NDArray[Any]) -> NDArray[np.float64]:

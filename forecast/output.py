@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.locations import redacted
+from data_pipelines.selection import select
 from data_pipelines.store import data_hash
 from forecast.cascade import Cascade
 from forecast.checkpoint import Description, code_version
@@ -103,7 +104,7 @@ class Output:
             "training_span": f"{min(start for start, _ in spans)}/{max(end for _, end in spans)}",
             "training_data_sha256": [description.data_hash for description in self.descriptions],
             "analysis_source": redacted(analysis.attrs.get("source", "not stated")),
-            "analysis_sha256": data_hash(analysis[names].sel(time=read)),
+            "analysis_sha256": data_hash(select(analysis[names], time=read)),
             "license": str(analysis.attrs.get("license", "not stated")),
             "code_version": code_version(),
             "date_created": now,

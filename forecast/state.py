@@ -11,6 +11,7 @@ import xarray as xr
 from jaxtyping import Float32
 from torch import Tensor
 
+from data_pipelines.selection import select
 from data_pipelines.store import load_checked
 from data_pipelines.variables import VARIABLES, Channel
 from forecast.forecaster import ForecastError
@@ -126,7 +127,7 @@ def read_states(
     parsed = [Channel.parse(name) for name in channels]
     unique, place = np.unique(times, return_inverse=True)
     names = list(dict.fromkeys(channel.variable for channel in parsed))
-    loaded = load_checked(analysis[names].sel(time=unique))
+    loaded = load_checked(select(analysis[names], time=unique))
     fields = [
         loaded[channel.variable].values if channel.level is None else loaded[channel.variable].sel(level=channel.level).values
         for channel in parsed

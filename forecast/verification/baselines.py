@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Float32
 
+from data_pipelines.selection import select
 from data_pipelines.variables import Channel
 from forecast.verification.inputs import VerificationError, stack, unstack
 from forecast.verification.training import Climatology, TrainingData
@@ -166,7 +167,7 @@ def baseline_fields(
     steps = lead_steps(leads, step)
     history = initial_times[:, None] + np.arange(1 - baseline.history, 1) * step
     unique, place = np.unique(history, return_inverse=True)
-    fields = stack(analysis.sel(time=unique), channels)
+    fields = stack(select(analysis, time=unique), channels)
     if climatology is None or isinstance(baseline, Persistence):
         return baseline.predict(fields[place.reshape(history.shape)], steps).astype(np.float32, copy=False)
     frames = (fields - climatology.at(unique))[place.reshape(history.shape)]

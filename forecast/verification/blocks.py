@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Float32, Float64
 
+from data_pipelines.selection import select
 from data_pipelines.variables import Channel
 from forecast.verification.baselines import Baseline, baseline_fields
 from forecast.verification.fields import MISSING, Fields, Regions
@@ -196,7 +197,7 @@ def _read(contest: Contest, inits: slice, leads: slice) -> Block:
     valid = contest.sample.initial_times[inits, None] + contest.sample.leads[leads]
     known = np.where(inside, valid, valid[inside][0] if inside.any() else contest.truth["time"].values[0])
     unique, place = np.unique(known, return_inverse=True)
-    truth = stack(contest.truth.sel(time=unique), contest.channels)
+    truth = stack(select(contest.truth, time=unique), contest.channels)
     climatology = None if contest.climatology is None else contest.climatology.at(unique)
     entrants = [_fields(contest, name, inits, leads) for name in contest.names]
     usable = np.broadcast_to(inside[..., None], (*inside.shape, len(contest.channels))).copy()
@@ -213,7 +214,7 @@ def _fields(
         )
     forecast = contest.forecasts[name]
     has = np.isin(lead_times, forecast["prediction_timedelta"].values)
-    fields = stack(forecast.sel(time=times, prediction_timedelta=lead_times[has]), contest.channels)
+    fields = stack(select(forecast, time=times, prediction_timedelta=lead_times[has]), contest.channels)
     if "number" in forecast.dims:
         fields = np.moveaxis(fields, 1, 0)
     if has.all():

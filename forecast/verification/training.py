@@ -12,6 +12,7 @@ from jaxtyping import Float32, Float64
 from data_pipelines.area import cell_area_weights
 from data_pipelines.daily_cycle import hour_of_day, mean_by_group
 from data_pipelines.dates import time_slice
+from data_pipelines.selection import select
 from data_pipelines.variables import VARIABLES, Channel
 from forecast.verification.inputs import VerificationError, stack, time_step, unstack
 
@@ -176,7 +177,7 @@ def load_training(
     state_bytes = 4 * len(channels) * analysis.sizes["latitude"] * analysis.sizes["longitude"]
     segments = []
     for run in _runs(times, step, max(int(memory_limit // state_bytes), 8)):
-        fields = stack(analysis.sel(time=run), channels)
+        fields = stack(select(analysis, time=run), channels)
         if not allow_nan and not np.isfinite(fields).all():
             bad = [str(channel) for channel, field in zip(channels, np.moveaxis(fields, 1, 0), strict=True)
                    if not np.isfinite(field).all()]  # fmt: skip
