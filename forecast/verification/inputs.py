@@ -18,6 +18,7 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from data_pipelines.locations import is_url, zarr_store
+from data_pipelines.selection import as_slice
 from data_pipelines.store import load_checked
 from data_pipelines.variables import Channel, channels_of
 from forecast.forecast_store import drop_incomplete
@@ -281,7 +282,7 @@ def _sort_grid(dataset: xr.Dataset, name: str) -> xr.Dataset:
             order = np.argsort(dataset[coordinate].values)
             order = order if ascending else order[::-1]
             if not np.array_equal(order, np.arange(order.size)):
-                dataset = dataset.isel({coordinate: order})
+                dataset = dataset.isel({coordinate: as_slice(order)})
     return dataset
 
 
