@@ -33,7 +33,7 @@ from forecast.training.parallel import joined, spread
 RESULT = Path(__file__).parent / "results" / "training_at_scale.json"
 ROWS, COLUMNS, BATCH, ROUNDS = 121, 240, 2, 3
 CHANNELS = ("mean_sea_level_pressure", "vorticity_850")
-SETTINGS = {"width": 64, "depth": (3, 3), "patch": 2, "attention": "gated", "expansion": 3}
+SETTINGS = {"width": 64, "depth": (3, 3), "patch": 2, "mixer": "gated_large_kernel", "expansion": 3}
 WAYS = {"one process": (1, "ddp", 1), "ddp": (2, "ddp", 1), "fsdp": (2, "fsdp", 1), "bands": (2, "ddp", 2)}
 
 

@@ -56,7 +56,7 @@ def shipped(size: str) -> dict[str, Any]:
 CASES = (
     Case("puyun_tiny", 73, 144, 4, shipped("puyun_tiny")),
     # Without patches, so that the latent grid has the 65 160 points on which the filters were measured one by one.
-    Case("no patches, 1 degree", 181, 360, 1, {"width": 64, "depth": [2], "patch": 1, "attention": "lka", "expansion": 4}),
+    Case("no patches, 1 degree", 181, 360, 1, {"width": 64, "depth": [2], "patch": 1, "mixer": "lka", "expansion": 4}),
 )
 
 

@@ -23,7 +23,9 @@ from torch.utils.checkpoint import checkpoint as recompute
 from data_pipelines.forcings import forcing_fields
 from data_pipelines.variables import VARIABLES, Channel
 from forecast.layers.compression import CompressionConfig, approximate, closed
-from forecast.layers.large_kernel_attention import ATTENTIONS, ChannelNorm, Form
+from forecast.layers.large_kernel_attention import ChannelNorm
+from forecast.layers.latent import Latent
+from forecast.layers.mixers import MIXERS
 from forecast.layers.patches import check_patch, patch_embedding, patch_unembedding
 from forecast.layers.time_embedding import TimeEmbedding, feature_count, time_features
 from forecast.requirements import GRID_TOLERANCE, Requirements
@@ -41,8 +43,8 @@ class PuYunConfig:
         Blocks in each stage; the outputs of all stages are concatenated before the head.
     patch
         Cells per latent cell and direction.
-    attention
-        "lka" (Visual Attention Network) or "gated" (ConvFormer).
+    mixer
+        How a point of the latent field sees the others, a name of `forecast.layers.mixers.MIXERS`.
     expansion
         Width of the point-wise dense layers relative to `width`.
     dropout
@@ -61,7 +63,7 @@ class PuYunConfig:
     width: int = 64
     depth: tuple[int, ...] = (2, 2)
     patch: int = 1
-    attention: str = "gated"
+    mixer: str = "gated_large_kernel"
     expansion: int = 3
     dropout: float = 0.0
     gradient_checkpointing: bool = False
@@ -73,8 +75,8 @@ class PuYunConfig:
         self.depth = tuple(self.depth)
         if isinstance(self.compression, Mapping):  # of a checkpoint's JSON
             self.compression = CompressionConfig(**self.compression)
-        if self.attention not in ATTENTIONS:
-            raise ValueError(f"attention must be one of {sorted(ATTENTIONS)}; got {self.attention!r}.")
+        if self.mixer not in MIXERS:
+            raise ValueError(f"mixer must be one of {sorted(MIXERS)}; got {self.mixer!r}.")
         for name, value in {"width": self.width, "patch": self.patch, "expansion": self.expansion}.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}.")
@@ -87,19 +89,19 @@ class PuYunConfig:
 
 
 class Block(nn.Module):
-    """Large-kernel attention and a point-wise dense layer, each normalised, conditioned on time and nearly closed at first."""
+    """A mixer and a point-wise dense layer, each normalised, the latter conditioned on time, and nearly closed at first."""
 
-    def __init__(self, config: PuYunConfig, form: Form, *, clocked: bool = True) -> None:
+    def __init__(self, config: PuYunConfig, latent: Latent, *, clocked: bool = True) -> None:
         super().__init__()
         width = config.width
         self.norm_attention = ChannelNorm(width)
-        self.attention = ATTENTIONS[config.attention](width, form)
+        self.attention = MIXERS[config.mixer](width, latent)
         self.norm_dense = ChannelNorm(width)
         self.dense = nn.Sequential(
-            form.pointwise(width, config.expansion * width),
+            latent.pointwise(width, config.expansion * width),
             nn.GELU(),
             nn.Dropout2d(config.dropout),
-            form.scaled_pointwise(config.expansion * width, width),
+            latent.scaled_pointwise(config.expansion * width, width),
         )
         self.time = nn.Linear(width, 2 * width) if clocked else None
         if self.time is not None:
@@ -109,7 +111,7 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch width lat lon"], time: Float[Tensor, "batch width"] | None = None
     ) -> Float[Tensor, "batch width lat lon"]:
-        """Add what attention and dense layer make of `x`; a block without a clock is given no time."""
+        """Add what mixer and dense layer make of `x`; a block without a clock is given no time."""
         if self.time is None:
             x = x + self.attention(self.norm_attention(x))
             return x + self.dense(self.norm_dense(x))
@@ -169,6 +171,10 @@ class PuYun(nn.Module):
         rows, columns = requirements.grid_shape
         has_poles = requirements.has_poles
         check_patch(rows, columns, config.patch, has_poles)
+        latent_rows = (rows - 1) // config.patch + 1 if has_poles else rows // config.patch
+        self.latent = Latent(
+            latent_rows, columns // config.patch, has_poles, fast_filters=config.fast_filters, compression=config.compression
+        )
         channels = len(requirements.channels)
         self.rows = slice(0, rows)  # those of the globe that are here, see `forecast.spatial_sharding`
 
@@ -181,11 +187,10 @@ class PuYun(nn.Module):
         self.register_buffer("odd_input", self._input_signs(torch.tensor(odd)), persistent=False)
 
         inputs = channels * (requirements.history + 2) + len(requirements.forcings) + 2
-        form = Form(has_poles, False, config.fast_filters, config.compression)
         edges: dict[str, Any] = {"has_poles": has_poles, "compression": config.compression}
         self.embedding = patch_embedding(inputs, config.width, config.patch, **edges)
         self.time_embedding = TimeEmbedding(feature_count(requirements.history + 1), config.width)
-        self.stages = nn.ModuleList(nn.ModuleList(Block(config, form) for _ in range(blocks)) for blocks in config.depth)
+        self.stages = nn.ModuleList(nn.ModuleList(Block(config, self.latent) for _ in range(blocks)) for blocks in config.depth)
         self.head = patch_unembedding(config.width * len(config.depth), channels, config.patch, **edges)
         closed(self.head)
 

@@ -11,17 +11,10 @@ from typing import Any
 
 import torch.distributed as dist
 
-from forecast.layers.depthwise import SphericalDepthwiseConv2d
-from forecast.layers.globe import Band
+from forecast.layers.globe import Band, SeesGlobe
 from forecast.puyun import PuYun
 
 BY_ROW = ("mean_field", "deviation_field", "position")
-
-
-def latent_rows(model: PuYun) -> int:
-    """Rows of the network's latent field."""
-    rows, patch = model.requirements.grid_shape[0], model.config.patch
-    return (rows - 1) // patch + 1 if model.requirements.has_poles else rows // patch
 
 
 def even_borders(rows: int, bands: int) -> list[int]:
@@ -60,7 +53,9 @@ def shard_by_latitude(model: PuYun, group: Any = None, borders: Sequence[int] | 
         If the borders are not as many as the processes, do not increase, or do not end at the last row.
     """
     bands, number = dist.get_world_size(group), dist.get_rank(group)
-    latent, (rows, _), patch = latent_rows(model), model.requirements.grid_shape, model.config.patch
+    latent, (rows, _), patch = model.latent.rows, model.requirements.grid_shape, model.config.patch
+    if any(getattr(module, "needs_whole_globe", False) for module in model.modules()):
+        raise ValueError(f"mixer={model.config.mixer} needs all rows of the globe at once, so bands must be 1; got {bands}.")
     borders = even_borders(latent, bands) if borders is None else list(borders)
     if len(borders) != bands + 1 or borders[-1] != latent:
         raise ValueError(
@@ -69,7 +64,7 @@ def shard_by_latitude(model: PuYun, group: Any = None, borders: Sequence[int] | 
     on_patches = [patch * border for border in borders]
     on_grid = [*on_patches[:-1], rows]
     for module in model.modules():
-        if isinstance(module, SphericalDepthwiseConv2d):
+        if isinstance(module, SeesGlobe):
             module.globe = Band(borders, number, group)
     model.embedding.globe = Band(on_grid, number, group)
     model.head.globe = Band(on_patches, number, group)

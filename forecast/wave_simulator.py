@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from forecast.layers.compression import CompressionConfig, closed, pointwise, spatial
-from forecast.layers.large_kernel_attention import Form
+from forecast.layers.latent import Latent
 from forecast.puyun import Block, PuYunConfig
 from forecast.wave_requirements import WaveRequirements
 
@@ -108,10 +108,10 @@ class PlaneAttention(nn.Module):
 
     def __init__(self, config: SimulatorConfig, waves: int, medium: int, channels: int) -> None:
         super().__init__()
-        form = Form(plane=True, compression=config.compression)
+        latent = Latent(plane=True, compression=config.compression)
         blocks = PuYunConfig(width=config.width, expansion=config.expansion)
         self.lift = pointwise(waves + medium + 1, config.width, config.compression)
-        self.body = nn.ModuleList(Block(blocks, form, clocked=False) for _ in range(config.depth))
+        self.body = nn.ModuleList(Block(blocks, latent, clocked=False) for _ in range(config.depth))
         self.head = closed(pointwise(config.width, channels, config.compression))
 
     def prepare(self, medium: Float[Tensor, "batch static y x"]) -> Float[Tensor, "batch more y x"]:

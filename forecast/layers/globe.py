@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -129,6 +129,13 @@ class Band(WholeGlobe):
 
 
 WHOLE = WholeGlobe()
+
+
+@runtime_checkable
+class SeesGlobe(Protocol):
+    """A layer that asks its globe for what lies beyond the rows that it is given."""
+
+    globe: WholeGlobe
 
 
 @dataclass(frozen=True)

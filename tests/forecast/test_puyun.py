@@ -49,7 +49,7 @@ def test_every_size_runs_on_the_meta_device(name: str, rows: int, columns: int, 
     assert out.shape == (1, len(channels), rows, columns)
 
 
-@pytest.mark.parametrize("settings", [{}, {"patch": 2}, {"attention": "lka"}, {"gradient_checkpointing": True}])
+@pytest.mark.parametrize("settings", [{}, {"patch": 2}, {"mixer": "lka"}, {"gradient_checkpointing": True}])
 def test_untrained_network_forecasts_persistence(settings: dict) -> None:
     model = make_puyun(make_requirements(25, 48), awake=False, **settings)
     frames = frames_for(model)
@@ -64,11 +64,11 @@ def test_output_is_last_frame_plus_tendency_in_its_own_units() -> None:
     assert (model(frames, *inputs) - frames[:, -1]).abs().mean() > 0
 
 
-@pytest.mark.parametrize("attention", ["lka", "gated"])
+@pytest.mark.parametrize("mixer", ["lka", "gated_large_kernel"])
 @pytest.mark.parametrize("patch", [1, 2])
-def test_turning_globe_and_statistics_turns_the_forecast(attention: str, patch: int) -> None:
+def test_turning_globe_and_statistics_turns_the_forecast(mixer: str, patch: int) -> None:
     """With the same sun everywhere, nothing marks a meridian but the fields and their climate."""
-    model = make_puyun(make_requirements(25, 48), attention=attention, patch=patch)
+    model = make_puyun(make_requirements(25, 48), mixer=mixer, patch=patch)
     frames, (forcings, features) = frames_for(model), model.inputs_at(TIME, np.zeros(2))
     forcings = torch.zeros_like(forcings)
     with torch.no_grad():
@@ -160,7 +160,7 @@ def test_weights_of_another_form_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"attention": "softmax"}, "attention must be one of .*gated.*lka.*got 'softmax'"),
+    ({"mixer": "softmax"}, "mixer must be one of .*gated_large_kernel.*lka.*got 'softmax'"),
     ({"width": 0}, "width must be at least 1; got 0"),
     ({"depth": ()}, "depth must hold at least one stage"),
     ({"dropout": 1.0}, r"dropout must lie in \[0, 1\); got 1.0"),

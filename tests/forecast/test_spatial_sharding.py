@@ -13,7 +13,7 @@ from torch import Tensor
 from forecast.layers.globe import Band, route_of_halo
 from forecast.layers.spherical_padding import pad_sphere
 from forecast.puyun import PuYun
-from forecast.spatial_sharding import even_borders, latent_rows
+from forecast.spatial_sharding import even_borders
 from tests.helpers.puyun import make_puyun, make_requirements
 from tests.helpers.training import ranks_of
 
@@ -29,7 +29,7 @@ class Case:
     columns: int
     borders: dict[int, list[int]]
     patch: int = 1
-    attention: str = "gated"
+    mixer: str = "gated_large_kernel"
     fast_filters: bool = True
     gradient_checkpointing: bool = False
     double: bool = False
@@ -37,13 +37,13 @@ class Case:
 
 CASES = (
     Case("poles, own kernels", 13, 24, {2: [0, 6, 13], 3: [0, 4, 8, 13]}),
-    Case("poles, library", 13, 24, {2: [0, 5, 13], 3: [0, 5, 6, 13]}, attention="lka", fast_filters=False, double=True),
-    Case("poles, phases", 15, 24, {2: [0, 7, 15], 3: [0, 2, 12, 15]}, attention="lka", double=True),
+    Case("poles, library", 13, 24, {2: [0, 5, 13], 3: [0, 5, 6, 13]}, mixer="lka", fast_filters=False, double=True),
+    Case("poles, phases", 15, 24, {2: [0, 7, 15], 3: [0, 2, 12, 15]}, mixer="lka", double=True),
     Case("no poles", 12, 24, {2: [0, 6, 12], 3: [0, 3, 6, 12]}, double=True),
     Case("even patch", 41, 48, {2: [0, 7, 11], 3: [0, 3, 8, 11]}, patch=4, double=True),
     Case("even patch, own kernels", 21, 40, {2: [0, 4, 11], 3: [0, 5, 6, 11]}, patch=2),
     Case("odd patch", 31, 48, {2: [0, 3, 11], 3: [0, 1, 9, 11]}, patch=3, double=True),
-    Case("patch, no poles", 24, 48, {2: [0, 5, 12], 3: [0, 4, 8, 12]}, patch=2, attention="lka", double=True),
+    Case("patch, no poles", 24, 48, {2: [0, 5, 12], 3: [0, 4, 8, 12]}, patch=2, mixer="lka", double=True),
     Case("one row", 13, 24, {2: [0, 1, 13], 3: [0, 1, 2, 13]}, double=True),
     Case("recomputed", 13, 24, {2: [0, 6, 13], 3: [0, 4, 8, 13]}, gradient_checkpointing=True, double=True),
 )  # fmt: skip
@@ -51,7 +51,7 @@ CASES = (
 
 def network(case: Case) -> PuYun:
     need = make_requirements(case.rows, case.columns)
-    settings = {"patch": case.patch, "attention": case.attention, "fast_filters": case.fast_filters}
+    settings = {"patch": case.patch, "mixer": case.mixer, "fast_filters": case.fast_filters}
     model = make_puyun(need, gradient_checkpointing=case.gradient_checkpointing, **settings).train()
     return model.double() if case.double else model
 
@@ -140,7 +140,7 @@ def test_bands_are_as_even_as_can_be() -> None:
 @pytest.mark.parametrize(("rows", "patch", "latent"), [(721, 8, 91), (121, 2, 61), (720, 8, 90), (13, 1, 13)])
 def test_latent_rows_are_those_of_the_embedding(rows: int, patch: int, latent: int) -> None:
     model = make_puyun(make_requirements(rows, 4 * patch), patch=patch)
-    assert latent_rows(model) == latent
+    assert model.latent.rows == latent
 
 
 @pytest.mark.parametrize("borders", [[1, 5], [0, 5, 5], [0, 6, 5]])

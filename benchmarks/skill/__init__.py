@@ -1,0 +1,1 @@
+"""Networks side by side at an equal, small budget: every number regenerates from committed configs and seeds."""
