@@ -2,13 +2,13 @@
 
     python -m benchmarks.skill.mixers [--mixers lka inception] [--seeds 0 1 2] [steps=400 ...]
     python -m benchmarks.skill.mixers --table
+    python -m benchmarks.skill.mixers --figure
 
-Each network is trained by the experiment `mixer_study` (KEY=VALUE changes it for all) on the ERA5 sample until January 20 and
-forecasts from January 21 to 26. The store that it reads ends there, so that nothing can look at the report span. All forecasts
-come from one job and are scored by `forecast.verification`, with the fitted baselines beside them; sharpness stands beside the
-error as the activity of the forecast over that of the truth. Rows that are there already are kept (a training that was killed
-goes on), those that failed are listed with their reason. Writes `benchmarks/results/mixers.json`; `--table` prints the table of
-what is stored there.
+Each network is trained by the experiment `mixer_study` (KEY=VALUE changes it for all) on the ERA5 sample until January 10 and
+forecasts from January 11 to 26. The store that it reads ends there, so that nothing can look at the report span. All forecasts
+come from one job and are scored beside the fitted baselines by `benchmarks.skill.scoring`. Rows that are there already are kept
+(a training that was killed goes on), those that failed or were left out are listed with their reason. Writes
+`benchmarks/results/mixers.json`; `--table` prints the table of what is stored there, `--figure` draws it for docs/mixers.md.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.machine import describe_machine, store_result
+from benchmarks.skill.report import draw, table
+from benchmarks.skill.scoring import LEADS, score
 from configs.compose import compose
 from data_pipelines.build import build_analysis_store
 from data_pipelines.sample import sample_sources
@@ -31,15 +31,13 @@ from forecast.job import run_forecasts
 from forecast.job_config import RunConfig
 from forecast.layers.mixers import MIXERS
 from forecast.training import Trainer, TrainingConfig
-from forecast.verification.config import VerifyConfig
-from forecast.verification.evaluation import Verification, evaluate
 
 RESULT = Path(__file__).parents[1] / "results" / "mixers.json"
+FIGURE = Path(__file__).parents[2] / "docs" / "images" / "mixers.png"
 OUT = Path("outputs/mixer_study")
 REFERENCE = "gated_large_kernel"  # the shipped stages' mixer; the others are tested against it
-TRAIN = ["2025-12-01T00", "2026-01-20T18"]
-CHOOSE = ("2026-01-21T00", "2026-01-26T18")
-LEADS = (6, 24, 48)  # hours
+TRAIN = ["2025-12-01T00", "2026-01-10T18"]
+CHOOSE = ("2026-01-11T00", "2026-01-26T18")
 
 
 def main() -> None:
@@ -47,11 +45,16 @@ def main() -> None:
     parser.add_argument("--mixers", nargs="+", default=list(MIXERS), choices=list(MIXERS), metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--table", action="store_true", help="print the stored table, train nothing")
+    parser.add_argument("--figure", action="store_true", help="draw what is stored, train nothing")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of forecast.train")
     given = parser.parse_args()
-    if not given.table:
+    if not (given.table or given.figure):
         store_result(RESULT, study(given.mixers, given.seeds, given.overrides))
-    print(table(json.loads(RESULT.read_text())))
+    result = json.loads(RESULT.read_text())
+    if given.figure:
+        draw(result, FIGURE)
+    else:
+        print(table(result))
 
 
 def study(mixers: Sequence[str], seeds: Sequence[int], overrides: Sequence[str], out: Path = OUT) -> dict[str, Any]:
@@ -67,10 +70,12 @@ def study(mixers: Sequence[str], seeds: Sequence[int], overrides: Sequence[str],
             except (ValueError, RuntimeError) as error:
                 failed.append({"mixer": mixer, "seed": seed, "error": f"{type(error).__name__}: {error}"})
     return {
-        "what": "mixers in the same small network: same data, steps and seeds, scored on January 21 to 26",
+        "what": "mixers in the same small network: same data, steps and seeds, scored on January 11 to 26",
         "experiment": ["mixer_study", *overrides],
         "machine": describe_machine(),
-        **(score(rows, analysis, out) if rows else {"rows": [], "baselines": []}),
+        "reference": REFERENCE,
+        "rows": scored(rows, analysis, out) if rows else [],
+        "left_out": sorted(set(MIXERS) - set(mixers)),
         "failed": failed,
     }
 
@@ -99,27 +104,27 @@ def train(mixer: str, seed: int, analysis: Path, overrides: Sequence[str], out: 
     return found
 
 
-def score(rows: Sequence[dict[str, Any]], analysis: Path, out: Path) -> dict[str, Any]:
-    """Forecast with every network in one job, score all beside the baselines."""
-    names = [f"{row['mixer']}-{row['seed']}" for row in rows]
-    stores = forecast(names, analysis, out)
-    first = next((name for name in names if name.startswith(REFERENCE)), names[0])
-    compare = {name: str(stores[name]) for name in names if name != first}
-    found = evaluate(
-        VerifyConfig(
-            str(stores[first]), str(analysis), "unused", name=first, compare=compare, train=str(analysis), train_span=TRAIN,
-            regions=["global"], spectrum_leads=[LEADS[-1]], progress=False,
-        )
-    )  # fmt: skip
-    return {
-        "reference": first,
-        "rows": [row | _scores(found, name, first) for row, name in zip(rows, names, strict=True)],
-        "baselines": [{"name": name} | _scores(found, name, first) for name in found.contest.baselines],
-    }
+def scored(rows: Sequence[dict[str, Any]], analysis: Path, out: Path) -> list[dict[str, Any]]:
+    """One row per mixer, over its seeds, and one per baseline."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["mixer"], []).append(row)
+    members = {mixer: [f"{mixer}-{row['seed']}" for row in found] for mixer, found in groups.items()}
+    stores = forecast([name for names in members.values() for name in names], analysis, out)
+    reference = REFERENCE if REFERENCE in members else next(iter(members))
+    scores = score(stores, members, reference, analysis, TRAIN)
+    costs = {
+        mixer: {
+            "seeds": [row["seed"] for row in found], "parameters": found[0]["parameters"], "steps": found[0]["steps"],
+            "seconds": [row["seconds"] for row in found],
+        }
+        for mixer, found in groups.items()
+    }  # fmt: skip
+    return [{"name": name, **costs.get(name, {}), "scores": found} for name, found in scores.items()]
 
 
 def forecast(names: Sequence[str], analysis: Path, out: Path) -> dict[str, Path]:
-    """Forecast by every network from the days of choice, and time one forecast of each."""
+    """Forecast by every network from the days of choice."""
     stamp = time.strftime("%Y%m%dT%H%M%S")
     stores = {name: out / "forecasts" / stamp / f"{name}.zarr" for name in names}
     cascades = {str(stores[name]): [str(out / name / "checkpoint")] for name in names}
@@ -131,68 +136,6 @@ def forecast(names: Sequence[str], analysis: Path, out: Path) -> dict[str, Path]
         )
     )  # fmt: skip
     return stores
-
-
-def _scores(found: Verification, name: str, first: str) -> dict[str, Any]:
-    """RMSE, activity over the truth's, and the probability that the difference from the reference is chance, by lead time."""
-    scores = found.scores.sel(forecast=name, region="global")
-    result: dict[str, Any] = {}
-    for lead in LEADS:
-        at = {"prediction_timedelta": np.timedelta64(lead, "h")}
-        for channel in found.contest.channels:
-            values = scores[channel.variable].sel(at)
-            chance = None
-            if name != first:
-                chance = found.significance[channel.variable].sel(at).sel(rival=name, statistic="p")
-            if channel.level is not None:
-                values = values.sel(level=channel.level)
-                chance = None if chance is None else chance.sel(level=channel.level)
-            result.setdefault(str(channel), {})[str(lead)] = {
-                "rmse": _number(values.sel(metric="rmse")),
-                "activity": _number(values.sel(metric="activity") / values.sel(metric="activity_truth")),
-                "p": None if chance is None else _number(chance),
-            }
-    return {"scores": result}
-
-
-def _number(value: Any) -> float | None:
-    return float(f"{float(value):.5g}") if np.isfinite(value) else None
-
-
-def table(result: dict[str, Any]) -> str:
-    """The stored rows as Markdown: means over seeds, best first by the first field's error at the middle lead time."""
-    channels = list((result["rows"] or result["baselines"])[0]["scores"]) if result["rows"] else []
-    columns = [(channel, str(lead)) for channel in channels for lead in LEADS]
-    head = ["mixer", "seeds", "parameters", "seconds", *(f"{channel} {lead} h" for channel, lead in columns)]
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in result["rows"]:
-        groups.setdefault(row["mixer"], []).append(row)
-    for row in result["baselines"]:
-        groups[row["name"]] = [row]
-    lines = [_line(name, rows, columns) for name, rows in groups.items()]
-    order = sorted(lines, key=lambda line: float(line[4 + len(LEADS) // 2].split()[0]))
-    failed = [f"Failed: {one['mixer']}, seed {one['seed']}: {one['error']}" for one in result["failed"]]
-    body = [" | ".join(line) for line in [head, ["---"] * len(head), *order]]
-    note = f"RMSE (activity over the truth's); {result['machine']['cpu']}; {' '.join(result['experiment'])}."
-    return "\n".join([*(f"| {line} |" for line in body), "", note, *failed])
-
-
-def _line(name: str, rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str]]) -> list[str]:
-    cells = [
-        name,
-        str(len(rows)) if "seed" in rows[0] else "",
-        *(_mean(rows, key, ",.0f") for key in ("parameters", "seconds")),
-    ]
-    for channel, lead in columns:
-        found = [row["scores"][channel][lead] for row in rows]
-        error, activity = ([one[key] for one in found if one[key] is not None] for key in ("rmse", "activity"))
-        spread = f" ± {(max(error) - min(error)) / 2:.2g}" if len(error) > 1 else ""
-        cells.append(f"{np.mean(error):.4g}{spread} ({np.mean(activity):.2f})" if error and activity else "nan")
-    return cells
-
-
-def _mean(rows: Sequence[dict[str, Any]], key: str, form: str) -> str:
-    return format(np.mean([row[key] for row in rows]), form) if key in rows[0] else ""
 
 
 if __name__ == "__main__":
