@@ -153,10 +153,11 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         parse_hours(self.every, "every")
-        if not re.fullmatch(r"[\d.]+\s*s", self.lead):  # seconds are for waves: `forecast.wave_job` reads these three
+        # Seconds and numbers of samples are for waves: `forecast.wave_job` reads these three.
+        if not re.fullmatch(r"[\d.]+\s*s", self.lead):
             parse_hours(self.lead, "lead")
-            if not self.start_time <= self.end_time:
-                raise ForecastError(f"end must not be before start; got start={self.start} end={self.end}.")
+            if not all(re.fullmatch(r"\d{1,7}", str(text)) for text in (self.start, self.end)):
+                _ = self.initial_times  # raises
         if self.batch_size < 1:
             raise ForecastError(f"batch_size must be at least 1; got {self.batch_size}.")
         if self.threads < 0:
@@ -199,5 +200,7 @@ class RunConfig:
     @property
     def initial_times(self) -> np.ndarray:
         """All initial times, datetime64[ns]."""
+        if not self.start_time <= self.end_time:
+            raise ForecastError(f"end must not be before start; got start={self.start} end={self.end}.")
         step = np.timedelta64(parse_hours(self.every, "every"), "h")
         return np.arange(self.start_time, self.end_time + np.timedelta64(1, "ns"), step)
