@@ -39,7 +39,7 @@ REPEATS, ENOUGH_SECONDS = 3, 2.0  # repeat a case until either
 CHEAP_SECONDS = 3.0  # a first solve above this is not followed by a second one
 PEERS = (*poisson_peers.IN_PROCESS, *poisson_peers.PETSC)
 LARGE_SCENES = ("sphere", "tank", "splash")
-LEARNED = ("dcdm", "learned")  # measured apart: their networks need torch
+APART = ("dcdm", "learned")  # by published_network.py and learned_preconditioner.py
 
 
 def our_solver(problem: PoissonProblem, kind: str) -> Solver:
@@ -162,7 +162,7 @@ def cases(sizes: list[int], installed: dict[str, str]) -> list[tuple[int, str, s
         256: (LARGE_SCENES[:1], ("multigrid",)),
     }
     found = [(n, scene, kind) for n in sizes for scene in chosen[n][0] for kind in chosen[n][1]]
-    return [(n, scene, kind) for n, scene, kind in found if (kind in HOMES and kind not in LEARNED) or kind in installed]
+    return [(n, scene, kind) for n, scene, kind in found if (kind in HOMES and kind not in APART) or kind in installed]
 
 
 def main() -> None:

@@ -106,6 +106,9 @@ class Hierarchy:
         For each axis.
     faces, excess
         None where all open faces have `weight`; else three and six float32 arrays (nx, ny, nz).
+    coarsening
+        None for the discretisation's own coarse levels; else the float32 weights of gpu/cpu/poisson/learned_coarsening.h,
+        one array behind the other.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class Hierarchy:
         settings: CycleSettings,
         faces: Sequence[np.ndarray] | None = None,
         excess: Sequence[np.ndarray] | None = None,
+        coarsening: np.ndarray | None = None,
     ) -> None:
         self.shape, self.settings = tuple(n - 2 for n in cells.shape), settings
         create = _function("create")
@@ -130,6 +134,7 @@ class Hierarchy:
                 _pointers(faces),
                 _pointers(excess),
                 ctypes.byref(settings),
+                None if coarsening is None else _pointer(coarsening),
             )
         )
         weakref.finalize(self, _function("free"), self._handle)

@@ -18,7 +18,7 @@ using namespace SKYSOLVE_NAMESPACE;
 // `cells`: flags with a halo, (nx+2, ny+2, nz+2) in C order. `faces`, `excess`: null where open faces all have `weight`; else three
 // and six arrays (nx, ny, nz): upper faces of each cell, and what Dirichlet neighbours below and above add along each axis.
 EXPORT(poisson_create)(const int* n, const int* periodic, const double* weight, const uint8_t* cells, const float* const* faces,
-                       const float* const* excess, const Settings* settings) -> Hierarchy* {
+                       const float* const* excess, const Settings* settings, const CoarseningWeights* learned) -> Hierarchy* {
   auto* made = new Hierarchy;
   made->settings = *settings;
   made->grids.emplace_back();
@@ -53,7 +53,7 @@ EXPORT(poisson_create)(const int* n, const int* periodic, const double* weight, 
         }
     finish_faces(g);
   }
-  build_levels(*made, faces ? nullptr : &flags, weight);
+  build_levels(*made, faces ? nullptr : &flags, weight, learned);
   return made;
 }
 

@@ -18,11 +18,13 @@ HOMES = {
     "incomplete-cholesky": "solvers.preconditioners.incomplete_cholesky",
     "fast-transform": "solvers.preconditioners.fast_transform",
     "multigrid": "solvers.preconditioners.multigrid",
+    "learned": "solvers.preconditioners.learned",
+    "dcdm": "solvers.preconditioners.dcdm",
 }
 
 
 def preconditioner(problem: PoissonProblem, kind: str = "auto") -> LinearOperator:
-    """Make an approximate inverse of the problem's operator, symmetric and positive definite.
+    """Make an approximate inverse of the problem's operator, symmetric and positive definite but for "dcdm".
 
     Parameters
     ----------

@@ -28,9 +28,13 @@ class Multigrid(VectorOperator):
         On NumPy or CuPy arrays; levels are made on the host, the cycle runs where the problem is.
     settings
         A value for each field of `gpu.poisson.CycleSettings`.
+    coarsening
+        Learned corrections of the coarse levels (`solvers.preconditioners.learned`).
     """
 
-    def __init__(self, problem: PoissonProblem, settings: dict[str, float] | None = None) -> None:
+    def __init__(
+        self, problem: PoissonProblem, settings: dict[str, float] | None = None, coarsening: np.ndarray | None = None
+    ) -> None:
         super().__init__(problem)
         host = problem.on_host()
         weights = [1 / spacing**2 for spacing in problem.spacing]
@@ -40,7 +44,7 @@ class Multigrid(VectorOperator):
         scaled = [1.0] * lead + [weight / self.largest for weight in weights]
         faces, excess = (None, None) if problem.has_plain_faces else stored_faces(host, self.largest)
         self.hierarchy = Hierarchy(
-            with_halo(host), scaled, periodic, CycleSettings(**{**SETTINGS, **(settings or {})}), faces, excess
+            with_halo(host), scaled, periodic, CycleSettings(**{**SETTINGS, **(settings or {})}), faces, excess, coarsening
         )
         isolated = problem.to_vector(problem.diagonal) == 0
         self.isolated = isolated if bool(isolated.any()) else None

@@ -226,3 +226,13 @@ def test_sequential_kinds_refuse_cupy_by_name():
     problem.library = "cupy"
     with pytest.raises(TypeError, match="got CuPy"):
         preconditioner(problem, "incomplete-cholesky")
+
+
+@pytest.mark.parametrize("kind", ["jacobi", "multigrid", "learned"])
+def test_isolated_cells_keep_their_residual(kind):
+    """Their rows are zero; without a value there the preconditioner would not be definite."""
+    cells = np.full((6, 7, 8), SOLID, np.uint8)
+    cells[:4], cells[5, 3, 3] = FLUID, FLUID
+    problem = PoissonProblem(cells, boundary=[("dirichlet", "neumann"), "neumann", "neumann"])
+    alone = problem.to_vector((np.arange(cells.size) == 5 * 56 + 3 * 8 + 3).reshape(cells.shape).astype(float))
+    np.testing.assert_array_equal(preconditioner(problem, kind) @ alone, alone)

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "bottom.h"
+#include "learned_coarsening.h"
 
 namespace SKYSOLVE_NAMESPACE {
 namespace {
@@ -137,7 +138,10 @@ void choose_axes(Grid& g, const double h[3]) {
   for (int a = 0; a < 3; ++a) l.coarsens[a] = l.n[a] > 1 && (open[a] || !any) && h[a] <= 1.5 * least;
 }
 
-void build_levels(Hierarchy& made, const FlagSource* flags, const double weight[3]) {
+// `learned`: null for the discretisation's own coarse levels
+void build_levels(Hierarchy& made, const FlagSource* flags, const double weight[3], const CoarseningWeights* learned) {
+  std::unique_ptr<Corrections> corrections;
+  if (learned) corrections = std::make_unique<Corrections>(*learned, weight);
   double h[3], width[3] = {1, 1, 1};
   for (int a = 0; a < 3; ++a) h[a] = 1 / std::sqrt(weight[a]);
   while (made.grids.back().cells > BOTTOM) {
@@ -152,8 +156,14 @@ void build_levels(Hierarchy& made, const FlagSource* flags, const double weight[
     coarse.shape(n, periodic, made.settings.over_coarse);
     coarse.store_faces();
     coarse.make_ties();
-    if (made.grids.size() == 1 && flags) coarsen(*flags, fine, coarse, width, made.settings);
-    else coarsen(GridSource{fine}, fine, coarse, width, made.settings);
+    if (made.grids.size() == 1 && flags) {
+      coarsen(*flags, fine, coarse, width, made.settings);
+      if (learned) corrections->correct(*flags, fine, coarse);
+    } else {
+      coarsen(GridSource{fine}, fine, coarse, width, made.settings);
+      if (learned) corrections->correct(GridSource{fine}, fine, coarse);
+    }
+    if (learned) finish_faces(coarse);
     for (auto& e : fine.excess) e = Array<float>();
     fine.sums = Array<float>(sums_size(coarse));
     for (int a = 0; a < 3; ++a)

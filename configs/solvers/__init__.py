@@ -1,0 +1,1 @@
+"""Values of the entry points of `solvers`."""
