@@ -2,7 +2,7 @@
 
     python -m benchmarks.poisson_gpu
 
-Mixed boundaries (solids, free surfaces, walls), a smooth right-hand side, to a relative residual of 1e-6, worked out in float64.
+Mixed boundaries (solids, free surfaces, walls), a smooth right-hand side, to a relative residual of 1e-6 in float64.
 Times are of whole solves on arrays that lie on the device, host waits included, the median of turns; set-up (levels made on the
 host and copied) apart. Writes `benchmarks/results/poisson_gpu.json`. Needs a CUDA device and CuPy.
 """
