@@ -4,7 +4,7 @@ The job: every 6 hours 50 members from one analysis, 10 days, 69 fields on 721 x
 worker per GPU, one member per batch, as `python -m forecast.run` spreads it.
 
 Measured here, on one core: loading the network, reading what a first step reads, writing a forecast through the store's own
-code (megabytes per second of red-noise fields), and a block of the network. Measured on an H200: its step. Supposed: the rest of
+code (megabytes per second of red-noise fields), and a block of the network. On an H200: its step. Supposed: the rest of
 `Machine`. The schedule is simulated event by event: workers start, then take the next member when they are free; a member is 40
 steps, each handed to host memory, then written; the disks are shared. Writes `benchmarks/results/forecast_schedule.json` and
 prints the table of docs/cluster.md.
