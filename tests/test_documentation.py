@@ -25,7 +25,7 @@ from data_pipelines.sample import SAMPLE_ATTRIBUTES, sample_sources
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 REASONS = ("needs a cluster", "needs a network connection", "needs several GPUs", "needs your own data", "takes long")
-MOST_NOT_RUN = 14
+MOST_NOT_RUN = 16
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w{}-]*)\s*$")  # {name} is a directive of the site, no code
 MARK = re.compile(r"^ *<!-- not run: (?P<reason>.*?) -->\s*$")
 EXTRAS = re.compile(r"pip install '?\.\[(?P<names>[\w,-]+)\]")
