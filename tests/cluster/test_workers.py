@@ -162,7 +162,7 @@ def test_workers_keep_the_memory_that_their_networks_free():
 
 @pytest.mark.parametrize("kind", ["slurm", "pbs"])
 def test_workers_of_a_queue_keep_it_too(settings, tmp_path, monkeypatch, kind):
-    """Of the job script it is the first line; what the shell makes of it is what dask reads."""
+    """By the first line of the job script: what dask reads where it ran."""
     pytest.importorskip("dask_jobqueue")
     seen = {}
     monkeypatch.setattr(spread, "_queue_class", lambda name: lambda **options: seen.update(options) or MagicMock())
@@ -170,6 +170,8 @@ def test_workers_of_a_queue_keep_it_too(settings, tmp_path, monkeypatch, kind):
     spread._cluster(settings(tmp_path / "out.zarr", cluster=kind, workers=workers), tmp_path)
     first, second = seen["job_script_prologue"]
     assert second == "module load x"
-    shell = subprocess.run(["bash", "-c", f"{first}; env"], capture_output=True, text=True, check=True)
-    name, _, value = next(line for line in shell.stdout.splitlines() if line.startswith("DASK_")).partition("=")
-    assert dask.config.collect_env({name: value})["distributed"]["nanny"]["pre-spawn-environ"] == spread.NO_TRIMMING
+    code = f"import dask, distributed; print(dask.config.get('{spread.ENVIRONMENT}'))"
+    shell = f'{first}; "{sys.executable}" -c "{code}"'
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True)
+    assert "'MALLOC_TRIM_THRESHOLD_': None" in done.stdout
+    assert "'OMP_NUM_THREADS': 1" in done.stdout
