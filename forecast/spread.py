@@ -23,6 +23,7 @@ from forecast.forecaster import ForecastError
 from forecast.job_config import RunConfig, WorkersConfig
 from forecast.manifest import Journal
 from forecast.work import Batch, Work
+from gpu.host_memory import keep_freed_memory
 
 _log = logging.getLogger(__name__)
 
@@ -32,10 +33,6 @@ MAY_DIE = 20
 POLL = 0.5  # seconds between two looks for a signal
 ANSWERS = 20  # seconds in which a scheduler that runs must answer
 GRACE = 120  # seconds before the walltime in which a worker takes no new batch
-# Dask has workers give memory back at every chance. A network takes and frees all of its fields in each step; page faults
-# made its steps 1.8 times as slow. None: as the C library does it.
-ENVIRONMENT = "distributed.nanny.pre-spawn-environ"
-NO_TRIMMING = {"MALLOC_TRIM_THRESHOLD_": None}
 
 
 class Secretly:
@@ -82,6 +79,7 @@ def make_batch(settings: Secretly, batch: tuple[Any, ...], folder: str) -> int:
 
 @functools.lru_cache(maxsize=1)
 def _work(text: str) -> Work:
+    keep_freed_memory()  # dask has workers give it back at every chance
     config = config_from(text)
     if config.device == "auto":
         config.device = _device_of_worker()
@@ -205,7 +203,7 @@ def _cluster(config: RunConfig, folder: Path) -> Any:
         account=workers.account or None,
         interface=workers.interface or None,
         job_extra_directives=workers.directives,
-        job_script_prologue=[f'export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON="{NO_TRIMMING}"', *workers.setup],
+        job_script_prologue=workers.setup,
         log_directory=workers.logs or str(folder / "logs"),
         worker_extra_args=["--lifetime", f"{workers.walltime_seconds - GRACE}s", "--lifetime-stagger", "20s"],
         scheduler_options=_dashboard(workers.dashboard),
@@ -217,19 +215,17 @@ def _cluster(config: RunConfig, folder: Path) -> Any:
 
 
 def _local_cluster(workers: WorkersConfig, number: int) -> Any:
-    import dask
     from distributed import LocalCluster
 
     try:
-        with dask.config.set({f"{ENVIRONMENT}.{name}": value for name, value in NO_TRIMMING.items()}):
-            return LocalCluster(
-                n_workers=number,
-                threads_per_worker=1,  # batches of one process would share its threads
-                processes=True,
-                scheduler_kwargs=_dashboard(workers.dashboard),
-                memory_limit=0,  # a worker that dask ends for its memory would begin the same batch again
-                silence_logs=logging.ERROR,
-            )
+        return LocalCluster(
+            n_workers=number,
+            threads_per_worker=1,  # batches of one process would share its threads
+            processes=True,
+            scheduler_kwargs=_dashboard(workers.dashboard),
+            memory_limit=0,  # a worker that dask ends for its memory would begin the same batch again
+            silence_logs=logging.ERROR,
+        )
     except RuntimeError as error:
         raise UnfinishedError(
             f"a worker died while it started ({first_line(error.__cause__ or error)}); what is complete is kept. Go on with "
