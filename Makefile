@@ -68,13 +68,14 @@ waves: $(VENV)/.ready-to-test
 	run -m forecast.verify forecast="$(WAVES)/classical.zarr" truth="$(WAVES)/waves.zarr" out="$(WAVES)/verification" \
 	    name=classical compare.compressed="$(WAVES)/compressed.zarr" compare.lka="$(WAVES)/lka.zarr"
 
-# What CI has no time for: 100 kills, and a Slurm of two virtual nodes (as root, with slurm-wlm and munge); results are stored.
+# What CI has no time for: 100 kills, forecasts and training on a Slurm of two virtual nodes (as root, with slurm-wlm and munge).
 test-cluster: $(VENV)/.ready-to-test
 	@"$(PY)" -m tests.cluster.kills 100
 	"$(PY)" -m tests.cluster.slurm
+	"$(PY)" -m tests.cluster.slurm_training
 
 # The documentation site, warnings as errors; notebooks are executed.
-docs: $(VENV)/.ready-to-docs
+docs: $(VENV)/.ready-to-test
 	@"$(PY)" -m sphinx -W --keep-going -q -j auto docs docs/_build/html
 	echo "docs/_build/html/index.html"
 
@@ -87,10 +88,8 @@ $(VENV)/.ready-to-forecast: EXTRAS :=
 $(VENV)/.ready-to-forecast: GROUPS :=
 $(VENV)/.ready-to-test: EXTRAS := [cloud,cluster,grib,waves]
 $(VENV)/.ready-to-test: GROUPS := --group test
-$(VENV)/.ready-to-docs: EXTRAS := [cloud,cluster,grib,waves]
-$(VENV)/.ready-to-docs: GROUPS := --group dev
 
-$(VENV)/.ready-to-forecast $(VENV)/.ready-to-test $(VENV)/.ready-to-docs: $(NEEDS)
+$(VENV)/.ready-to-forecast $(VENV)/.ready-to-test: $(NEEDS)
 	@stop() { echo "make: $$*" >&2; exit 1; }
 	python=""
 	for candidate in $${PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11; do

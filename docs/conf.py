@@ -20,9 +20,17 @@ version = release = tomllib.loads((ROOT / "pyproject.toml").read_text())["projec
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
 html_theme = "pydata_sphinx_theme"
 html_title = "skysolve"
-html_theme_options = {"navigation_with_keys": False, "show_toc_level": 2, "secondary_sidebar_items": ["page-toc"]}
+html_theme_options = {
+    "navigation_with_keys": False,
+    "navbar_center": [],
+    "show_toc_level": 1,
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
+}
+html_sidebars = {"**": ["globaltoc.html"], "index": []}
 html_show_sourcelink = False
-exclude_patterns = ["_build"]
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
+exclude_patterns = ["_build", "*.py"]
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
 nb_execution_mode = "auto"
 nb_execution_timeout = 300
@@ -31,18 +39,26 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "show-inheritance": True, "ignore-module-all": True}
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True
+napoleon_attr_annotations = False
 default_role = "code"
-OUTSIDE = re.compile(r"\[([^\]]+)\]\((\.\./[^)]+)\)")
+OUTSIDE = re.compile(r"\[([^\]]+)\]\((\.\./[^)]+|\w+\.py)\)")
 
 
 def modules_of(package: str) -> list[str]:
     """A package and all of its modules that are public."""
-    path = [str(ROOT / package)]
-    found = [module.name for module in pkgutil.walk_packages(path, f"{package}.")]
-    return [package, *(name for name in found if not any(part.startswith("_") for part in name.split(".")))]
+    found = pkgutil.walk_packages([str(ROOT / package)], f"{package}.")
+    names = [module.name for module in found if is_python(module.name)]
+    return [package, *(name for name in names if not any(part.startswith("_") for part in name.split(".")))]
+
+
+def is_python(name: str) -> bool:
+    """Whether a module has a source; the compiled libraries beside them are no modules."""
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").exists()
 
 
 def write_reference() -> None:
@@ -75,14 +91,48 @@ def without_links_out(app: Any, page: str, source: list[str]) -> None:
 
 
 def markdown_to_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Tables of docstrings are Markdown's; RST reads their rows as they stand when they are literal."""
-    rows = [number for number, line in enumerate(lines) if line.lstrip().startswith("|")]
-    for number in reversed(rows):
-        indent = " " * (len(lines[number]) - len(lines[number].lstrip()))
-        if number - 1 not in rows:
-            lines[number : number + 1] = [f"{indent}::", "", f"{indent}    {lines[number].lstrip()}"]
+    """Docstrings are plain text with Markdown's code, tables and indented blocks; in RST stars and bars are commands."""
+    read, literal, table = list(lines), False, False
+    lines.clear()
+    for number, line in enumerate(read):
+        text = line.lstrip()
+        indent = line[: len(line) - len(text)]
+        starts = number == 0 or not read[number - 1].strip()
+        row = text.startswith("|") and text.endswith("|")
+        block = what == "module" and bool(indent) and (literal or starts) and not text.startswith(">>>")
+        if row and not table:
+            lines.extend(["", f"{indent}.. list-table::", f"{indent}   :header-rows: 1", ""])
+        if block and not literal:
+            lines.extend(["::", ""])
+        if row:
+            lines.extend(cells(indent, text))
         else:
-            lines[number] = f"{indent}    {lines[number].lstrip()}"
+            lines.append(line if block or text.startswith(">>>") else escaped(line))
+        table, literal = row, block or (literal and not text)
+
+
+def cells(indent: str, row: str) -> list[str]:
+    """A row of a Markdown table as one of a list-table; the line under the head is none."""
+    found = [escaped(cell.strip()) for cell in row.strip().strip("|").split("|")]
+    if all(set(cell) <= {"-", ":"} for cell in found):
+        return []
+    return [f"{indent}   {'* -' if number == 0 else '  -'} {cell}" for number, cell in enumerate(found)]
+
+
+def escaped(line: str) -> str:
+    """A line of prose in RST: stars and bars stand for themselves, code spans may be followed by anything."""
+    parts = re.split(r"(`[^`]*`)", line)
+    prose = [re.sub(r"([*|])", r"\\\1", part) for part in parts[::2]]
+    code = [
+        f"{part}\\ " if after[:1].isalnum() or after[:1] == "^" else part
+        for part, after in zip(parts[1::2], prose[1:], strict=True)
+    ]
+    return "".join(one for pair in zip(prose, [*code, ""], strict=True) for one in pair)
+
+
+def no_fields_of_tuples(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """The fields of a named tuple stand under its attributes already."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
 
 
 write_reference()
@@ -93,3 +143,4 @@ def setup(app: Any) -> None:
     """Connect what is above."""
     app.connect("source-read", without_links_out)
     app.connect("autodoc-process-docstring", markdown_to_rst, priority=400)
+    app.connect("autodoc-skip-member", no_fields_of_tuples)

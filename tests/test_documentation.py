@@ -163,6 +163,15 @@ def test_readme_leads_to_each_how_to(page):
     assert f"](docs/{page}.md)" in (ROOT / "README.md").read_text()
 
 
+def test_the_site_builds_without_a_warning(tmp_path):
+    # notebooks are executed by test_notebooks.py
+    command = [sys.executable, "-m", "sphinx", "-E", "-W", "--keep-going", "-q", "-D", "nb_execution_mode=off"]
+    built = subprocess.run([*command, str(ROOT / "docs"), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    for page in ("index", *HOW_TO, "reference/forecast", "tutorials/01_data_and_audit"):
+        assert (tmp_path / f"{page}.html").exists()
+
+
 def test_the_collector_sees_blocks_marks_and_their_places():
     page = "a\n<!-- not run: takes long -->\n```sh\nx\n```\n\n  ```python\n  if 1:\n      y\n  ```\n"
     first, second = blocks_of(page, "p.md")
