@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NOTES = "standardised"  # attribute: what the door changed
+NOT_ASKED = "was not asked for"  # why a variable is left out that the selection leaves out
 LEFT_OUT = "left_out"  # attribute: what the source has and the store does not
 SPAN = "span"  # attribute, gone when a source is open: first and last time, also of what was not asked for
 
@@ -225,7 +226,7 @@ class _Door:
             if possible & wanted:
                 kept.append(name)
             elif possible:
-                self.left_out.append(f"{name} was not asked for")
+                self.left_out.append(f"{name} {NOT_ASKED}")
                 self.not_asked.add(min(possible) if len(possible) == 1 else str(name))
         return dataset[kept]
 
@@ -557,7 +558,7 @@ class _Door:
                 )
             wanted.append(name)
         for name in canonical_order(set(offered) - set(wanted)):
-            self.left_out.append(f"{name} was not asked for")
+            self.left_out.append(f"{name} {NOT_ASKED}")
         return canonical_order(set(wanted))
 
     def _one_field(self, name: str, candidates: Sequence[xr.DataArray]) -> xr.DataArray:

@@ -116,8 +116,27 @@ def solve_with_info(
 
 
 def project(problem: PoissonProblem, velocities: Sequence[Any], **settings: Any) -> tuple[list[Any], Any]:
-    """Make face velocities free of divergence in the fluid: the velocities less grad p, and p. `settings` are those of
-    `solve`.
+    """Make face velocities free of divergence in the fluid.
+
+    Parameters
+    ----------
+    problem
+        The `PoissonProblem`.
+    velocities
+        One array an axis, with one face more than cells along it. On walls they are kept as given and count in the divergence;
+        on a pool of fluid without Dirichlet values what they bring in on balance stays as divergence, spread evenly.
+    settings
+        Those of `solve`.
+
+    Returns
+    -------
+    velocities, p
+        The velocities less grad p, and the p that was subtracted.
+
+    Raises
+    ------
+    NotSolved
+        As `solve`.
     """
     p = solve(problem, -problem.divergence(velocities), **settings)
     return [velocity - slope for velocity, slope in zip(velocities, problem.gradient(p), strict=True)], p

@@ -34,7 +34,7 @@ from forecast.training.objective import Ahead, LeadBalance, Unrolled
 from forecast.training.parallel import Place, spread, whole, without_exchange
 from forecast.training.states import TrainingState, load_state, save_state, states_in
 from forecast.training.subject import Subject, Weather
-from forecast.training.validation import Stepper, Validation
+from forecast.training.validation import Stepper, Validation, refuse_learned_times
 from forecast.training.waves import Waves, WaveValidation
 from forecast.training_curves import draw_training_curves
 
@@ -121,7 +121,10 @@ class Trainer:
     def _build_validation(self) -> Any:
         if isinstance(self.subject, Waves):
             return WaveValidation(self.config, self.subject, self.average, self.place)
-        whole = self.subject.sources[0].spanning()
+        first = self.subject.sources[0]
+        if self.config.validation_start:
+            refuse_learned_times(self.config, first.times)
+        whole = first.spanning()
         return Validation(self.config, self.stepper, whole, self.earlier, self.average, self.place)
 
     def _build_objective(self, in_bfloat16: bool) -> torch.nn.Module:

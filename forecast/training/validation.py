@@ -53,6 +53,33 @@ class Stepper:
         return torch.cat([frames[:, 1:], following[:, None]], dim=1).cpu()
 
 
+def refuse_learned_times(config: TrainingConfig, learned: np.ndarray) -> None:
+    """Refuse a validation span that holds states which the first source is learned from.
+
+    Parameters
+    ----------
+    config
+        A stage's settings, with a validation span.
+    learned
+        Times of those states, datetime64.
+
+    Raises
+    ------
+    ValueError
+        If there are such states.
+    """
+    start = first_moment(config.validation_start, "validation_start", ValueError)
+    end = last_moment(config.validation_end, "validation_end", ValueError)
+    seen = int(((learned >= start) & (learned <= end)).sum())
+    if seen:
+        name = next(iter(config.sources))
+        raise ValueError(
+            f"validation_start={config.validation_start} to validation_end={config.validation_end} holds {seen} states that "
+            f"are learned from: errors there say nothing about forecasts. End sources.{name} before, or leave those days "
+            f"out of training with sources.{name}.held_out_start and held_out_end."
+        )
+
+
 class Validation:
     """Forecasts that are valid in the validation span, each rank's share of them.
 

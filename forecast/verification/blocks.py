@@ -16,7 +16,7 @@ import xarray as xr
 from jaxtyping import Float, Float32, Float64
 
 from data_pipelines.selection import select
-from data_pipelines.variables import Channel
+from data_pipelines.variables import VARIABLES, Channel
 from forecast.verification.baselines import Baseline, baseline_fields
 from forecast.verification.fields import MISSING, Fields, Regions
 from forecast.verification.inputs import VerificationError, stack
@@ -200,8 +200,28 @@ def _read(contest: Contest, inits: slice, leads: slice) -> Block:
     truth = stack(select(contest.truth, time=unique), contest.channels)
     climatology = None if contest.climatology is None else contest.climatology.at(unique)
     entrants = [_fields(contest, name, inits, leads) for name in contest.names]
+    for name, fields in zip(contest.names, entrants, strict=True):
+        _refuse_other_units(name, fields, truth, contest.channels)
     usable = np.broadcast_to(inside[..., None], (*inside.shape, len(contest.channels))).copy()
     return Block(inits, leads, entrants, truth, climatology, place.reshape(valid.shape), inside, known, usable)
+
+
+def _refuse_other_units(name: str, fields: np.ndarray, truth: np.ndarray, channels: Sequence[Channel]) -> None:
+    """Refuse a forecast whose values no atmosphere has where truth's are possible: it says no units, or wrong ones."""
+    for position, channel in enumerate(channels):
+        if (variable := VARIABLES.get(channel.variable)) is None:
+            continue
+        low, high = variable.valid_range
+        few = max(1, truth.shape[-2] // 32)
+        theirs, ours = (array[(*(0,) * (array.ndim - 3), position)][::few, ::few] for array in (fields, truth))
+        if not np.isfinite(theirs).any() or not np.isfinite(ours).any():
+            continue
+        value = np.nanmedian(theirs)
+        if not low <= value <= high and low <= np.nanmedian(ours) <= high:
+            raise VerificationError(
+                f"{name}: {channel} is about {value:.4g}; wanted {low:g} to {high:g} {variable.units}, as truth's. "
+                f"Say its units in its attribute units (they are converted), or correct them."
+            )
 
 
 def _fields(

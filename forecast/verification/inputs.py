@@ -1,14 +1,14 @@
 """Opening of forecasts and truth, in whatever order, direction and spelling they come, and the checks between the two.
 
-Everything behind this door sees one layout: latitude 90..-90, longitude 0 <= lon < 360 ascending, level int32 hPa
-ascending, float32 fields, dimensions (time, [number], prediction_timedelta, [level], latitude, longitude). Nothing is
-read here but coordinates; `stack` reads the fields of the block of times that it is given.
+Everything behind this door sees one layout: the vocabulary's names and units, latitude 90..-90, longitude 0 <= lon < 360
+ascending, level int32 hPa ascending, float32 fields, dimensions (time, [number], prediction_timedelta, [level], latitude,
+longitude). Nothing is read here but coordinates; `stack` reads the fields of the block of times that it is given.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from data_pipelines.locations import is_url, zarr_store
 from data_pipelines.selection import as_slice
 from data_pipelines.store import load_checked
-from data_pipelines.variables import Channel, channels_of
+from data_pipelines.units import conversion, usual_units
+from data_pipelines.variables import VARIABLES, Channel, Variable, channels_of, find_variable
 from forecast.forecast_store import drop_incomplete
 
 DIMENSION_ALIASES = {
@@ -38,6 +39,7 @@ DIMENSION_ALIASES = {
     "member": "number",
     "ensemble": "number",
 }
+ONE_MAY_BE_SCALAR = ("time", "prediction_timedelta", "level")
 ORDER = ("time", "number", "prediction_timedelta", "level", "latitude", "longitude")
 SAME_GRID_TOLERANCE = 1e-3  # degrees; WeatherBench 2's own tolerance (evaluation.py, _ensure_aligned_grid)
 
@@ -84,8 +86,9 @@ def normalise_forecast(forecast: xr.Dataset, name: str = "forecast") -> xr.Datas
     Parameters
     ----------
     forecast
-        Initial time, lead time and grid under any name of `DIMENSION_ALIASES`. Lead times are timedelta64, or integers
-        with `units` in hours or that are taken for hours.
+        Initial time, lead time and grid under any name of `DIMENSION_ALIASES`, variables under any name of the vocabulary
+        (`data_pipelines.variables`), in units that can become the vocabulary's. Lead times are timedelta64, or integers
+        with `units` in hours or that are taken for hours. One initial time, lead time or level may be a scalar coordinate.
     name
         What errors call it.
     """
@@ -146,6 +149,8 @@ def forecast_channels(forecast: xr.Dataset, truth: xr.Dataset, variables: Sequen
     """
     time_dependent = forecast[[name for name in forecast.data_vars if "prediction_timedelta" in forecast[name].dims]]
     if variables is not None:
+        known = {name: _known(name, on_levels=True) for name in variables if name not in time_dependent.data_vars}
+        variables = [found.name if (found := known.get(name)) else name for name in variables]
         missing = [name for name in variables if name not in time_dependent.data_vars]
         if missing:
             raise VerificationError(
@@ -240,12 +245,63 @@ def unstack(values: NDArray[Any], channels: Sequence[Channel], dims: Sequence[st
 
 
 def _rename(dataset: xr.Dataset, name: str) -> xr.Dataset:
-    present = {str(key) for key in [*dataset.dims, *dataset.coords]}
-    both = {"valid_time"} if "time" in present else set()  # a forecast may carry its valid times beside the initial ones
-    names = {old: new for old, new in DIMENSION_ALIASES.items() if old in present - both and new not in present}
-    if len(set(names.values())) != len(names):
-        raise VerificationError(f"{name}: several names for one dimension: {sorted(names)}. Keep one of each.")
-    return dataset.rename(names)
+    """Call dimensions and variables by WeatherBench 2's names, and give variables the vocabulary's units, lazily."""
+    names: dict[str, str] = {}
+    for target in dict.fromkeys(DIMENSION_ALIASES.values()):
+        if target in dataset.dims:
+            continue
+        aliases = [alias for alias, meant in DIMENSION_ALIASES.items() if meant == target]
+        # what a file carries beside its dimensions (cfgrib's valid_time and step) names none of them
+        found = [alias for alias in aliases if alias in dataset.dims]
+        if len(found) > 1:
+            raise VerificationError(f"{name}: several names for one dimension: {sorted(found)}. Keep one of each.")
+        scalars = [one for one in (target, *aliases) if one in dataset.coords and dataset[one].ndim == 0]
+        if found:
+            names[found[0]] = target
+        elif scalars and target in ONE_MAY_BE_SCALAR:
+            dataset = _expand_level(dataset, scalars[0]) if target == "level" else dataset.expand_dims(scalars[0])
+            names[scalars[0]] = target
+    in_the_way = [target for alias, target in names.items() if target != alias and target in dataset.coords]
+    dataset = dataset.drop_vars(in_the_way).rename({alias: target for alias, target in names.items() if alias != target})
+    return _by_vocabulary(dataset, name)
+
+
+def _expand_level(dataset: xr.Dataset, coordinate: str) -> xr.Dataset:
+    """Give variables that lie on pressure levels the one level that a file holds."""
+    known = {key: _known(key, on_levels=True) for key in dataset.data_vars}
+    return dataset.assign(
+        {key: dataset[key].expand_dims(coordinate) for key, variable in known.items() if variable and variable.on_levels}
+    )
+
+
+def _known(key: Hashable, on_levels: bool) -> Variable | None:
+    return VARIABLES.get(str(key)) or find_variable(str(key), on_levels) or find_variable(str(key), not on_levels)
+
+
+def _by_vocabulary(dataset: xr.Dataset, name: str) -> xr.Dataset:
+    """Variables under the vocabulary's names and in its units; those that it does not know stay as they are."""
+    names: dict[Hashable, str] = {}
+    scaled: dict[Hashable, xr.DataArray] = {}
+    for key, array in dataset.data_vars.items():
+        variable = _known(key, on_levels="level" in array.dims)
+        if variable is None:
+            continue
+        if variable.name in names.values() or (key != variable.name and variable.name in dataset.data_vars):
+            raise VerificationError(f"{name}: several names for {variable.name}, {key} among them. Keep one of them.")
+        names[key] = variable.name
+        units = str(array.attrs.get("units") or usual_units(variable, str(key)))
+        change = conversion(variable, units)
+        if change is None:
+            raise VerificationError(
+                f"{name}: {key} has units {units!r}, which cannot become {variable.units!r} for {variable.name}. "
+                f"Convert it, or correct its attribute units."
+            )
+        attributes = {**array.attrs, "units": variable.units}
+        if change.changes_values:  # decoded on reading, as packed numbers are
+            attributes |= {"scale_factor": change.scale, "add_offset": change.offset}
+        scaled[key] = array.assign_attrs(attributes)
+    decoded = xr.decode_cf(dataset.assign(scaled), decode_times=False, decode_coords=False)
+    return decoded.rename({key: new for key, new in names.items() if key != new})
 
 
 def _require(dataset: xr.Dataset, dims: Sequence[str], name: str) -> None:

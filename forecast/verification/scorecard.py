@@ -16,6 +16,7 @@ from forecast.verification.tables import Target
 SIGNIFICANT = 0.05
 FULL_COLOUR = 0.25  # relative difference at which colours saturate
 MAX_CHANNELS = 12  # tables in one picture
+LEGEND_WIDTH = 8.4  # inches that the line below the tables takes
 MAX_MISSED = 8  # missed targets that are spelled out below it
 
 
@@ -43,7 +44,7 @@ def draw_scorecard(found: Verification, leads: Sequence[int], channels: Sequence
     missed = [target.text for target in found.targets if not target.met]
     table_height = 0.30 * (rows + 2.2)
     notes_height = 0.75 + 0.23 * (1 + min(len(missed), MAX_MISSED + 1))
-    width = 2.9 + 0.86 * len(leads)
+    width = max(2.9 + 0.86 * len(leads), LEGEND_WIDTH)
     height = table_height * len(shown) + notes_height
     figure = Figure(figsize=(width, height), facecolor="white")
     for place, channel in enumerate(shown):

@@ -114,6 +114,12 @@ def test_validation_starts_from_held_out_days(tmp_path: Path, wave: str) -> None
     assert [len(truth) for *_, truth in free.validation.forecasts(4)] == [12, 12, 12, 12]
 
 
+def test_days_that_are_learned_from_do_not_validate(tmp_path: Path, wave: str) -> None:
+    into = SourceConfig(store=wave, start="2021-02-27", end="2021-03-11")
+    with pytest.raises(ValueError, match=r"holds 8 states that are learned from.*End sources.wave before"):
+        Trainer(config_for(tmp_path, wave, sources={"wave": into}))
+
+
 def test_calibration_comes_from_trainings_that_held_days_out(tmp_path: Path, wave: str) -> None:
     runs = [tmp_path / name / "run" for name in ("a", "b")]
     for seed, run in enumerate(runs):
@@ -130,7 +136,7 @@ def test_matched_source_has_the_first_ones_statistics(tmp_path: Path, wave: str)
     other["mean_sea_level_pressure"] = (other["mean_sea_level_pressure"] * 3 - 5e4).assign_attrs(units="Pa")
     path = store(tmp_path / "other.zarr", other)
     sources = {"wave": SourceConfig(store=wave), "other": SourceConfig(store=path, match_statistics=True)}
-    trainer = Trainer(config_for(tmp_path, wave, sources=sources))
+    trainer = Trainer(config_for(tmp_path, wave, sources=sources, validation_start="", validation_end=""))
     wanted = trainer.sources[0].states(range(60))
     torch.testing.assert_close(trainer.sources[1].states(range(60)), wanted, rtol=1e-5, atol=0.2)
 

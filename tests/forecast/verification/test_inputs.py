@@ -64,15 +64,58 @@ def test_lead_times_in_years_are_refused(made):
         normalise_forecast(odd)
 
 
+def test_names_and_units_of_other_centres_become_the_vocabularys(made, tmp_path):
+    pressure = made["mean_sea_level_pressure"]
+    theirs = made.assign(mean_sea_level_pressure=(pressure / 100).assign_attrs(units="hPa"))
+    theirs = theirs.rename(mean_sea_level_pressure="msl", vorticity="vo")
+    theirs["vo"].attrs["units"] = "s**-1"
+    theirs.to_zarr(tmp_path / "theirs.zarr")
+    for dataset in (theirs, open_dataset(tmp_path / "theirs.zarr"), theirs.chunk()):
+        found = normalise_forecast(dataset)
+        assert set(found.data_vars) == {"mean_sea_level_pressure", "vorticity"}
+        assert found["mean_sea_level_pressure"].attrs["units"] == "Pa"
+        assert dataset["msl"].variable._in_memory or not found["mean_sea_level_pressure"].variable._in_memory
+        np.testing.assert_allclose(found["mean_sea_level_pressure"], pressure, rtol=2e-7)
+        np.testing.assert_array_equal(found["vorticity"], made["vorticity"])
+    assert [str(channel) for channel in forecast_channels(found, found, ["msl"])] == ["mean_sea_level_pressure"]
+
+
+def test_units_that_mean_something_else_and_two_names_of_one_variable_are_refused(made):
+    kelvin = made.assign(mean_sea_level_pressure=made["mean_sea_level_pressure"].assign_attrs(units="K"))
+    with pytest.raises(VerificationError, match="mean_sea_level_pressure has units 'K', which cannot become 'Pa'"):
+        normalise_forecast(kelvin)
+    for twice in (made.assign(msl=made["mean_sea_level_pressure"]), made.rename(vorticity="msl")):
+        with pytest.raises(VerificationError, match="several names for mean_sea_level_pressure"):
+            normalise_forecast(twice)
+
+
+def test_what_lies_beside_the_dimensions_names_none_of_them(made):
+    valid = made["time"] + made["prediction_timedelta"]
+    as_cfgrib = made.assign_coords(valid_time=valid, surface=0.0, number=0)
+    as_others = made.rename(time="init_time", prediction_timedelta="lead_time").assign_coords(
+        time=valid.rename(time="init_time", prediction_timedelta="lead_time"),
+        step=("lead_time", np.arange(8)),
+    )
+    wanted = normalise_forecast(made)
+    for dataset in (as_cfgrib, as_others):
+        found = normalise_forecast(dataset)
+        xr.testing.assert_equal(found[list(wanted.data_vars)].reset_coords(drop=True), wanted)
+
+
+def test_one_time_and_one_level_may_be_scalars(made):
+    one = made.isel(time=0, level=0).rename(level="isobaricInhPa")
+    xr.testing.assert_identical(normalise_forecast(one), normalise_forecast(made.isel(time=[0], level=[0])))
+
+
 def test_wrong_forecasts_are_refused(made):
     with pytest.raises(VerificationError, match=r"no dimension with coordinate \['prediction_timedelta'\]"):
-        normalise_forecast(made.isel(prediction_timedelta=0))
+        normalise_forecast(made.isel(prediction_timedelta=0, drop=True))
     with pytest.raises(VerificationError, match="time must ascend"):
         normalise_forecast(made.isel(time=[0, 0, 1]))
     with pytest.raises(VerificationError, match="one meridian twice"):
         normalise_forecast(made.assign_coords(longitude=np.linspace(0, 360, 16)))
     with pytest.raises(VerificationError, match="several names for one dimension"):
-        normalise_forecast(made.rename(time="init_time").assign_coords(forecast_reference_time=1))
+        normalise_forecast(made.rename(time="init_time").expand_dims(forecast_reference_time=1))
 
 
 def test_wrong_truth_is_refused(truth):

@@ -198,7 +198,9 @@ def test_rank_histogram_has_a_bar_for_each_rank_and_the_reliable_height(members,
 
 
 def test_temperature_errors_are_in_kelvin(forecast, truth):
-    warm = forecast[[PRESSURE]].rename({PRESSURE: "2m_temperature"}), truth[[PRESSURE]].rename({PRESSURE: "2m_temperature"})
+    warm = [(dataset[[PRESSURE]] - 99_700).rename({PRESSURE: "2m_temperature"}) for dataset in (forecast, truth)]
+    for dataset in warm:
+        dataset["2m_temperature"].attrs["units"] = "K"
     (axes,) = plots.curves(warm[0].skill.score(warm[1], ["rmse"], interval=None)).axes
     assert axes.get_ylabel() == "RMSE [K]"
 

@@ -88,6 +88,16 @@ def test_any_order_direction_and_spelling_give_the_same(forecast, truth, climato
     xr.testing.assert_allclose(straight, other, rtol=1e-12)
 
 
+def test_other_names_and_units_give_the_same_and_units_that_nobody_says_are_refused(forecast, truth):
+    theirs = (forecast[[NAME]] / 100).rename({NAME: "msl"})
+    wanted = forecast[[NAME]].skill.rmse(truth)
+    found = theirs.assign(msl=theirs["msl"].assign_attrs(units="hPa")).skill.rmse(truth)
+    xr.testing.assert_allclose(found, wanted, rtol=1e-4)
+    theirs["msl"].attrs.clear()
+    with pytest.raises(VerificationError, match=r"forecast: mean_sea_level_pressure is about 1\d+; wanted 85000 to 110000 Pa"):
+        theirs.skill.rmse(truth)
+
+
 def test_chunks_of_dask_and_small_blocks_change_nothing(forecast, truth, climatology):
     options = Conventions(regions=["global", "tropics"])
     tiny = Conventions(regions=["global", "tropics"], memory_limit=4 * 2 * 9 * 16 * 3)

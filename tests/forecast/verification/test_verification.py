@@ -157,7 +157,7 @@ def test_truth_scores_perfectly_and_correlates_fully(stores, tmp_path):
 
 def test_an_ensemble_is_scored_by_its_mean(stores, tmp_path):
     made = xr.open_zarr(stores / "good.zarr").load()
-    members = xr.concat([made + 1, made - 1], dim=xr.DataArray([0, 1], dims="number"))
+    members = xr.concat([made * 1.001, made * 0.999], dim=xr.DataArray([0, 1], dims="number"))
     members.assign_attrs(made.attrs).to_netcdf(tmp_path / "members.nc")
     single = evaluate(config(stores, baselines=["persistence"])).scores["mean_sea_level_pressure"]
     pair = evaluate(config(stores, forecast=tmp_path / "members.nc", baselines=["persistence"])).scores[
