@@ -26,7 +26,7 @@ from solvers.threads import thread_count
 from solvers.weights import SHIPPED, load_weights
 
 RESULT = Path(__file__).parent / "results" / "published_network.json"
-SIZES = {64: ("sphere",)}
+SIZES = {64: ("sphere", "tank", "splash")}
 RTOL, MOST, MOST_OF_NETWORK = 1e-4, 5000, 100
 KINDS = ("none", "incomplete-cholesky", "fast-transform", "multigrid", "dcdm")
 
