@@ -71,13 +71,14 @@ def main() -> None:
     for scene, make in SCENES.items():
         cells, boundary = make(SIDE)
         problem = PoissonProblem(cells, boundary=boundary)
+        A = problem.operator()
         kinds = {kind: preconditioner(problem, kind) for kind in ("multigrid", "learned")} | {"exact": exact_two_grid(problem)}
         for name, rhs in right_hand_sides(SIDE).items():
             b = problem.compatible(problem.to_vector(rhs)[None])[0]
             row: dict[str, Any] = {"scene": scene, "rhs": name}
             for kind, M in kinds.items():
-                x, info = conjugate_directions(problem.operator(), b, rtol=RTOL, maxiter=MOST, M=M, n_orthogonal=1)
-                residual = np.linalg.norm(b - problem.operator() @ x) / np.linalg.norm(b)
+                x, info = conjugate_directions(A, b, rtol=RTOL, maxiter=MOST, M=M, n_orthogonal=1)
+                residual = np.linalg.norm(b - A @ x) / np.linalg.norm(b)
                 if not info.converged or residual > 1.001 * RTOL:
                     raise SystemExit(f"{kind} did not solve {scene}, {name}: {info.reason}, residual {residual:.1e}.")
                 row[kind] = info.iterations

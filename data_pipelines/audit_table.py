@@ -9,7 +9,7 @@ from rich.text import Text
 from data_pipelines.audit import Audit
 from data_pipelines.standardise import NOT_ASKED
 
-MOST_LEFT_OUT = 8
+MOST_LEFT_OUT = 8  # that are spelled out
 
 
 def audit_table(audit: Audit) -> RenderableType:
@@ -24,10 +24,10 @@ def audit_table(audit: Audit) -> RenderableType:
     lines: list[RenderableType] = [table, Text(_overview(audit))]
     if audit.changes:
         lines.append(Text(f"{len(audit.changes)} changes at the door, listed in the audit file."))
-    unasked = [text for text in audit.left_out if not text.endswith(NOT_ASKED)]
-    lines += [Text(f"left out: {text}", style="yellow") for text in unasked[:MOST_LEFT_OUT]]
-    if len(unasked) > MOST_LEFT_OUT:
-        lines.append(Text(f"{len(unasked) - MOST_LEFT_OUT} more left out, listed in the audit file.", style="yellow"))
+    lost = [text for text in audit.left_out if not text.endswith(NOT_ASKED)]
+    lines += [Text(f"left out: {text}", style="yellow") for text in lost[:MOST_LEFT_OUT]]
+    if len(lost) > MOST_LEFT_OUT:
+        lines.append(Text(f"{len(lost) - MOST_LEFT_OUT} more left out, listed in the audit file.", style="yellow"))
     for finding in audit.findings:
         word, style = ("accepted", "yellow") if finding.accepted else ("refused", "red")
         lines.append(Text(f"{word} {finding.name}: {finding.message}", style=style))

@@ -208,11 +208,11 @@ def _read(contest: Contest, inits: slice, leads: slice) -> Block:
 
 def _refuse_other_units(name: str, fields: np.ndarray, truth: np.ndarray, channels: Sequence[Channel]) -> None:
     """Refuse a forecast whose values no atmosphere has where truth's are possible: it says no units, or wrong ones."""
+    few = max(1, truth.shape[-2] // 32)  # of their rows and columns are enough
     for position, channel in enumerate(channels):
         if (variable := VARIABLES.get(channel.variable)) is None:
             continue
         low, high = variable.valid_range
-        few = max(1, truth.shape[-2] // 32)
         theirs, ours = (array[(*(0,) * (array.ndim - 3), position)][::few, ::few] for array in (fields, truth))
         if not np.isfinite(theirs).any() or not np.isfinite(ours).any():
             continue

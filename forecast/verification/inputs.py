@@ -260,10 +260,10 @@ def _rename(dataset: xr.Dataset, name: str) -> xr.Dataset:
             names[found[0]] = target
         elif scalars and target in ONE_MAY_BE_SCALAR:
             dataset = _expand_level(dataset, scalars[0]) if target == "level" else dataset.expand_dims(scalars[0])
-            names[scalars[0]] = target
-    in_the_way = [target for alias, target in names.items() if target != alias and target in dataset.coords]
-    dataset = dataset.drop_vars(in_the_way).rename({alias: target for alias, target in names.items() if alias != target})
-    return _by_vocabulary(dataset, name)
+            if scalars[0] != target:
+                names[scalars[0]] = target
+    in_the_way = [target for target in names.values() if target in dataset.coords]
+    return _by_vocabulary(dataset.drop_vars(in_the_way).rename(names), name)
 
 
 def _expand_level(dataset: xr.Dataset, coordinate: str) -> xr.Dataset:
@@ -286,7 +286,7 @@ def _by_vocabulary(dataset: xr.Dataset, name: str) -> xr.Dataset:
         variable = _known(key, on_levels="level" in array.dims)
         if variable is None:
             continue
-        if variable.name in names.values() or (key != variable.name and variable.name in dataset.data_vars):
+        if variable.name in names.values():
             raise VerificationError(f"{name}: several names for {variable.name}, {key} among them. Keep one of them.")
         names[key] = variable.name
         units = str(array.attrs.get("units") or usual_units(variable, str(key)))

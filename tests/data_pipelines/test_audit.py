@@ -11,9 +11,10 @@ import xarray as xr
 from rich.console import Console
 
 from data_pipelines.audit import FINDINGS, Audit, AuditError, Auditor, audit, audit_times
-from data_pipelines.audit_table import audit_table
+from data_pipelines.audit_table import MOST_LEFT_OUT, audit_table
 from data_pipelines.sample import sample_sources
 from data_pipelines.sources import open_sources
+from data_pipelines.standardise import NOT_ASKED
 from tests.helpers.analyses import make_analysis
 
 
@@ -186,6 +187,7 @@ def test_table_shows_fields_and_findings() -> None:
     report = audit(defect(plain(), "gaps"), ["x"], allow=["gaps"])
     report.findings += audit(defect(plain(), "nan_fields")).findings
     report.changes = ["latitude turned"]
+    report.left_out = [f"vorticity {NOT_ASKED}", *(f"mystery_{number} is unknown" for number in range(MOST_LEFT_OUT + 2))]
     console = Console(width=120, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(audit_table(report))
     text = console.export_text()
@@ -194,6 +196,10 @@ def test_table_shows_fields_and_findings() -> None:
     assert "accepted gaps: 1 times are missing" in text
     assert "refused nan_fields" in text
     assert "1 changes at the door" in text
+    assert "left out: mystery_0 is unknown" in text
+    assert f"mystery_{MOST_LEFT_OUT} " not in text
+    assert "2 more left out" in text
+    assert NOT_ASKED not in text
 
 
 def test_progress_counts_steps() -> None:

@@ -84,7 +84,9 @@ def test_units_that_mean_something_else_and_two_names_of_one_variable_are_refuse
     kelvin = made.assign(mean_sea_level_pressure=made["mean_sea_level_pressure"].assign_attrs(units="K"))
     with pytest.raises(VerificationError, match="mean_sea_level_pressure has units 'K', which cannot become 'Pa'"):
         normalise_forecast(kelvin)
-    for twice in (made.assign(msl=made["mean_sea_level_pressure"]), made.rename(vorticity="msl")):
+    pressure = made[["mean_sea_level_pressure"]].rename(mean_sea_level_pressure="msl")
+    aliases = pressure.assign(prmsl=pressure["msl"])
+    for twice in (made.assign(msl=made["mean_sea_level_pressure"]), made.rename(vorticity="msl"), aliases):
         with pytest.raises(VerificationError, match="several names for mean_sea_level_pressure"):
             normalise_forecast(twice)
 
