@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 NOTES = "standardised"  # attribute: what the door changed
 NOT_ASKED = "was not asked for"  # why a variable is left out that the selection leaves out
+NO_VARIABLE = "is no variable of the vocabulary: a line in data_pipelines/variables.py adds it (docs/add_a_variable.md)"
 LEFT_OUT = "left_out"  # attribute: what the source has and the store does not
 SPAN = "span"  # attribute, gone when a source is open: first and last time, also of what was not asked for
 
@@ -98,7 +99,7 @@ class Selection:
             if text is not None:
                 first_moment(text, name, SourceError)
         if self.every is not None:
-            _as_step(self.every)
+            as_step(self.every)
         unknown = [name for name in self.units if _resolve(name, {}) is None]
         if unknown:
             raise SourceError(
@@ -429,7 +430,7 @@ class _Door:
     def _multiples(self, times: NDArray[np.datetime64]) -> NDArray[np.bool_]:
         if self.selection.every is None:
             return np.ones(times.size, dtype=bool)
-        step = _as_step(self.selection.every)
+        step = as_step(self.selection.every)
         return (times - np.datetime64(CONTRACT.epoch, "ns")) % step == np.timedelta64(0, "ns")
 
     def _combine_expver(self, dataset: xr.Dataset) -> xr.Dataset:
@@ -487,7 +488,7 @@ class _Door:
         elif on_levels and found is not None:
             array = self._pressure_levels(name, array, str(level_name))
         if found is None:
-            return self._leave(name, "is no variable of the vocabulary (data_pipelines/variables.py)")
+            return self._leave(name, NO_VARIABLE)
         extra = [dim for dim in array.dims if dim not in CONTRACT.dims]
         if any(array.sizes[dim] > 1 for dim in extra):
             return self._leave(name, f"has dimensions {array.dims}; {extra} are too many")
@@ -550,6 +551,8 @@ class _Door:
             name = _resolve(asked, offered)
             if name is None or name not in offered:
                 why = next((f" ({text})" for text in self.left_out if text.split(" ", 1)[0] == asked), "")
+                if not meanings(asked) and asked in self.raw.data_vars:
+                    why = f" ({asked} {NO_VARIABLE})"
                 raise MissingVariable(
                     f"variable {asked} is missing{why}: wanted were {list(self.selection.variables)}; {self.origin} has "
                     f"{canonical_order({*offered, *self.not_asked})}. Choose from these with variables=..., or add a source "
@@ -747,7 +750,14 @@ def _with_time(array: xr.DataArray) -> xr.DataArray:
 _STEP = re.compile(r"(?P<count>\d+)\s*(?P<unit>h|hour|hours|d|day|days|min|m|minutes)")
 
 
-def _as_step(text: str) -> np.timedelta64:
+def as_step(text: str) -> np.timedelta64:
+    """Read a step such as 6h or 1d.
+
+    Raises
+    ------
+    SourceError
+        If the text says none.
+    """
     match = _STEP.fullmatch(text.strip().lower())
     if match is None or int(match["count"]) == 0:
         raise SourceError(f"every must be a step such as 6h or 1d; got {text!r}.")

@@ -12,10 +12,20 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from data_pipelines.accumulations import Sum, of_own_step, sum_called, sums_instead, time_step_of, with_sums
 from data_pipelines.combine import Join, Piece, combine
 from data_pipelines.dates import first_moment
 from data_pipelines.locations import is_url
-from data_pipelines.standardise import LEFT_OUT, SPAN, MissingVariable, OutsideSpan, Selection, SourceError, restricted
+from data_pipelines.standardise import (
+    LEFT_OUT,
+    SPAN,
+    MissingVariable,
+    OutsideSpan,
+    Selection,
+    SourceError,
+    meanings,
+    restricted,
+)
 
 Span = tuple[np.datetime64, np.datetime64]  # first and last time
 
@@ -50,11 +60,37 @@ def open_source(source: str | Path, selection: Selection | None = None, *, join:
 def open_sources(sources: Sequence[str | Path], selection: Selection | None = None, *, join: Join = "exact") -> xr.Dataset:
     """Open several sources as one: variables side by side, times one after the other.
 
-    Every variable that is wanted must be in one of them. Parameters, result and errors as in `open_source`.
+    Every variable that is wanted must be in one of them, or be a sum over hours of one that is
+    (`data_pipelines.accumulations`). Parameters, result and errors as in `open_source`.
     """
-    selection = selection or Selection()
+    asked = selection = selection or Selection()
     if not sources:
         raise SourceError("source is empty; give a path, a URL, a folder or a glob.")
+    sums: list[Sum] = []
+    while True:
+        try:
+            opened = _open_as_they_are(sources, asked, join)
+            break
+        except MissingVariable as error:
+            if (wanted := sum_called(error.variable)) is None:
+                raise
+            sums.append(wanted)
+            instead = [wanted.source if name == error.variable else name for name in asked.variables or ()]
+            asked = restricted(asked, variables=list(dict.fromkeys(instead)))
+    own_step = of_own_step(opened.data_vars)
+    if not own_step or (asked.every is None and not sums):
+        return opened
+    every_step = _open_as_they_are(sources, restricted(asked, variables=own_step, start=None, every=None), join)
+    names = {meaning for name in selection.variables or [] for meaning in meanings(name)}
+    thinned = [name for name in own_step if selection.variables is None or name in names]
+    sums += sums_instead(thinned, time_step_of(every_step), selection)
+    if not sums:
+        return opened
+    dropped = {one.source for one in sums} - names
+    return with_sums(opened, every_step, sums, [str(name) for name in opened.data_vars if name not in dropped])
+
+
+def _open_as_they_are(sources: Sequence[str | Path], selection: Selection, join: Join) -> xr.Dataset:
     pieces: list[Piece] = []
     missing: dict[str, list[str]] = {}
     spans: list[Span] = []
@@ -113,17 +149,16 @@ def _open_what_it_has(location: str | Path, selection: Selection) -> tuple[list[
 
 
 def _refuse_missing(selection: Selection, held: set[str], missing: dict[str, list[str]], sources: Sequence[str | Path]) -> None:
-    from data_pipelines.standardise import meanings
-
     for name in selection.variables or ():
         if not held & set(meanings(name)):
             reasons = missing.get(name, [])
             if len(reasons) == 1:
-                raise SourceError(reasons[0])
-            raise SourceError(
+                raise MissingVariable(reasons[0], name)
+            raise MissingVariable(
                 f"variable {name} is missing: wanted were {list(selection.variables or ())}; "
                 f"{', '.join(str(s) for s in sources)} "
-                f"hold {sorted(held)}. Choose from these with variables=..., or add a source that has it."
+                f"hold {sorted(held)}. Choose from these with variables=..., or add a source that has it.",
+                name,
             )
 
 
