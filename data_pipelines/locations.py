@@ -49,6 +49,11 @@ def is_url(location: str | Path) -> bool:
     return "://" in str(location)
 
 
+def is_zarr(folder: Path) -> bool:
+    """Whether a local folder is a Zarr store, of either format."""
+    return any((folder / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata"))
+
+
 def redacted(text: object) -> str:
     """Text without the secrets that URLs in it may hold: user and password, and the values of every query parameter.
 

@@ -3,7 +3,8 @@
 A target cell's value is the mean over the source cells it overlaps, weighted by the overlap. Latitude cells end at midpoints
 and at the poles, longitude cells at midpoints around the globe; the overlap's area is the product of a difference in
 sin(latitude) and one in longitude, so a grid needs only two small sparse matrices. Points that are NaN are left out of
-the mean (google-research/weatherbench2, weatherbench2/regridding.py, `ConservativeRegridder`).
+the mean (google-research/weatherbench2, weatherbench2/regridding.py, `ConservativeRegridder`); how much of a cell may be NaN
+is for the caller to say.
 """
 
 from __future__ import annotations
@@ -127,16 +128,26 @@ class ConservativeRegridder:
     ----------
     source_latitude, source_longitude, latitude, longitude : array_like
         Degrees; latitudes in either direction, longitudes ascending from anywhere.
+    least_share : float
+        As in `regrid_conservative`.
 
     Raises
     ------
     ValueError
-        If a coordinate is no grid, or a grid does not cover the globe.
+        If a coordinate is no grid, a grid does not cover the globe, or the share lies outside [0, 1].
     """
 
     def __init__(
-        self, source_latitude: ArrayLike, source_longitude: ArrayLike, latitude: ArrayLike, longitude: ArrayLike
+        self,
+        source_latitude: ArrayLike,
+        source_longitude: ArrayLike,
+        latitude: ArrayLike,
+        longitude: ArrayLike,
+        least_share: float = 0.0,
     ) -> None:
+        if not 0 <= least_share <= 1:
+            raise ValueError(f"least_share must lie in [0, 1], a part of a cell's area; got {least_share}.")
+        self.least_share = min(max(least_share, LARGEST_ROUNDING), 1 - LARGEST_ROUNDING)
         for which, rows, columns in (("source", source_latitude, source_longitude), ("target", latitude, longitude)):
             latitude_edges(rows), longitude_edges(columns)  # these refuse what is no grid at all
             _check_global(np.asarray(rows, np.float64), np.asarray(columns, np.float64), which)
@@ -162,7 +173,7 @@ class ConservativeRegridder:
         share = self._mean(1.0 - missing)
         total = self._mean(np.where(missing, 0, field))
         # Weights that sum to one only to rounding leave up to 1e-16 of a share where nothing is.
-        return np.divide(total, share, out=np.full_like(total, np.nan), where=share > LARGEST_ROUNDING)
+        return np.divide(total, share, out=np.full_like(total, np.nan), where=share > self.least_share)
 
 
 def _regrid_field(
@@ -208,7 +219,9 @@ def _cosine(degrees: Any) -> Any:
     return np.cos(np.deg2rad(degrees))
 
 
-def regrid_conservative(dataset: xr.Dataset, latitude: ArrayLike, longitude: ArrayLike) -> xr.Dataset:
+def regrid_conservative(
+    dataset: xr.Dataset, latitude: ArrayLike, longitude: ArrayLike, *, least_share: float = 0.0
+) -> xr.Dataset:
     """Regrid every field of a dataset by area-weighted means; lazy where the dataset is.
 
     Equal to WeatherBench 2's `ConservativeRegridder` for global grids, NaN and poles included. Directions (unit degree, as
@@ -220,6 +233,9 @@ def regrid_conservative(dataset: xr.Dataset, latitude: ArrayLike, longitude: Arr
         With the dimensions `latitude` (either direction) and `longitude` (ascending, from anywhere), covering the globe.
     latitude, longitude : array_like, shapes (m,) and (k,)
         The new coordinates in degrees, in the order wanted.
+    least_share : float
+        Part of a new cell's area, in [0, 1], above which values must lie for it to have one. 0, WeatherBench 2's rule, fills
+        gaps from their neighbours; 1 keeps every NaN.
 
     Returns
     -------
@@ -230,14 +246,14 @@ def regrid_conservative(dataset: xr.Dataset, latitude: ArrayLike, longitude: Arr
     Raises
     ------
     ValueError
-        If a dimension is missing, a coordinate is no grid, or a grid does not cover the globe.
+        If a dimension is missing, a coordinate is no grid, a grid does not cover the globe, or the share lies outside [0, 1].
     """
     missing = [name for name in ("latitude", "longitude") if name not in dataset.coords]
     if missing:
         raise ValueError(
             f"dataset must have the coordinates latitude and longitude; {', '.join(missing)} is missing. Rename it."
         )
-    regridder = ConservativeRegridder(dataset["latitude"].values, dataset["longitude"].values, latitude, longitude)
+    regridder = ConservativeRegridder(dataset["latitude"].values, dataset["longitude"].values, latitude, longitude, least_share)
     fields = {}
     for name, field in dataset.data_vars.items():
         if not {"latitude", "longitude"} <= set(field.dims):

@@ -22,7 +22,7 @@ from data_pipelines.contracts import CONTRACT
 from data_pipelines.dates import first_moment, last_moment
 from data_pipelines.selection import as_slice
 from data_pipelines.store import StoreError
-from data_pipelines.units import conversion, spell, usual_units
+from data_pipelines.units import conversion, spell, to_hectopascals, usual_units
 from data_pipelines.variables import STATIC_VARIABLES, VARIABLES, Variable, canonical_order, find_variable
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ OTHER_VERTICAL = ("hybrid", "model_level", "sigma", "generalVerticalLayer", "pot
 
 _DURATIONS = {"h": 3600.0, "d": 86400.0, "day": 86400.0, "days": 86400.0, "min": 60.0, "minutes": 60.0, "s": 1.0}  # seconds
 _RENAMED = "_renamed"  # attribute that carries a note until the field is chosen
-_HIGHEST_PRESSURE_IN_HPA = 1100.0  # a level above this number must be in Pa
 _BLOCK_BYTES = 64 * 2**20  # a lazy block of one variable stays below this
 _COORDINATE_DIGITS = 5  # float32 degrees are good to about 1e-5
 
@@ -479,7 +478,7 @@ class _Door:
         found = find_variable(name, on_levels)
         if on_levels and find_variable(name, False) is not None and found is None:
             found, on_levels = find_variable(name, False), False
-        suffixed = _split_level(name) if found is None and not on_levels else None
+        suffixed = split_level(name) if found is None and not on_levels else None
         origin_note = ""
         if suffixed is not None:
             found, level = suffixed
@@ -506,16 +505,14 @@ class _Door:
 
     def _pressure_levels(self, name: str, array: xr.DataArray, level_name: str) -> xr.DataArray:
         coordinate = array[level_name]
-        values = np.atleast_1d(coordinate.values).astype("float64")
+        stated = np.atleast_1d(coordinate.values).astype("float64")
         units = spell(str(coordinate.attrs.get("units") or ("Pa" if level_name in PRESSURE_IN_PA else "hPa")))
-        if units not in ("Pa", "hPa") or (units == "hPa" and values.max() > _HIGHEST_PRESSURE_IN_HPA):
-            if values.max() <= _HIGHEST_PRESSURE_IN_HPA or units not in ("Pa", "hPa"):
-                raise SourceError(
-                    f"{name} in {self.origin} has levels in {units!r} ({values.tolist()}); pressure in hPa or Pa was wanted."
-                )
-            units = "Pa"
-        if units == "Pa":
-            values = values / 100.0
+        values = to_hectopascals(stated, units)
+        if values is None:
+            raise SourceError(
+                f"{name} in {self.origin} has levels in {units!r} ({stated.tolist()}); pressure in hPa or Pa was wanted."
+            )
+        if (values != stated).any():
             self._note_once(f"levels of {level_name} converted from Pa to hPa")
         whole = np.rint(values)
         if np.abs(whole - values).max() > 1e-3 or whole.min() < 1:
@@ -702,7 +699,8 @@ def _resolve(asked: str, offered: Mapping[str, Any]) -> str | None:
 _LEVEL_SUFFIX = re.compile(r"(?P<name>.*?[A-Za-z])(?:_(?=\d)|(?=\d{2}))(?P<level>\d{1,4})(?:hPa)?")
 
 
-def _split_level(name: str) -> tuple[Variable, int] | None:
+def split_level(name: str) -> tuple[Variable, int] | None:
+    """Read a variable on levels and its level [hPa] out of a name such as z500 or temperature_850; None if it is none."""
     match = _LEVEL_SUFFIX.fullmatch(name)
     if match is None:
         return None
@@ -712,7 +710,7 @@ def _split_level(name: str) -> tuple[Variable, int] | None:
 
 def _possible_names(name: str) -> set[str]:
     """What a field could be, before it is known whether it lies on levels."""
-    split = _split_level(name)
+    split = split_level(name)
     return {*meanings(name), *([] if split is None else [split[0].name])}
 
 

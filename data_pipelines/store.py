@@ -28,7 +28,7 @@ from data_pipelines.contracts import ACCEPTED as ACCEPTED
 from data_pipelines.contracts import BUILD, CONTRACT, WAVE_VARIABLES, WAVES, AnalysisContract, Contract, contract_of
 from data_pipelines.errors import StoreError as StoreError
 from data_pipelines.errors import first_line
-from data_pipelines.locations import is_url, zarr_store
+from data_pipelines.locations import is_url, is_zarr, zarr_store
 from data_pipelines.variables import VARIABLES, canonical_order
 
 if TYPE_CHECKING:
@@ -254,6 +254,8 @@ def open_store(path: str | Path, chunks: Any = None) -> xr.Dataset:
 
 def holds_waves(path: str | Path) -> bool:
     """Whether a store is there that says that it keeps waves."""
+    if not is_url(path) and not is_zarr(Path(path)):
+        return False  # nothing, or files of another format
     return exists(path) and _open_group(path, mode="r").attrs.get("contract") == WAVES.label
 
 

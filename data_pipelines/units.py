@@ -9,10 +9,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from data_pipelines.variables import Variable
 
 STANDARD_GRAVITY = 9.80665  # m s-2, WMO: the definition of geopotential height
 ZERO_CELSIUS = 273.15  # K
+HIGHEST_PRESSURE_IN_HPA = 1100.0  # a level above this number must be in Pa
 
 _WHOLE = {
     "(0 - 1)": "1",
@@ -182,3 +186,11 @@ def conversion(variable: Variable, units: str) -> Conversion | None:
 def usual_units(variable: Variable, source_name: str) -> str:
     """Units of a field whose file says none: those of the store, and metres where its name says that it is a height."""
     return "m" if _HEIGHTS.fullmatch(source_name) else variable.units
+
+
+def to_hectopascals(levels: ArrayLike, units: str) -> NDArray[np.float64] | None:
+    """Pressure levels in hPa; None if `units`, as `spell` gives them, are no pressure. Numbers above 1100 "hPa" are Pa."""
+    values = np.asarray(levels, dtype=np.float64)
+    if units not in ("Pa", "hPa"):
+        return None
+    return values / 100.0 if units == "Pa" or values.max() > HIGHEST_PRESSURE_IN_HPA else values

@@ -22,7 +22,7 @@ def main(config: VerifyConfig) -> str:
     found = verify(config)
     missed = sum(not target.met for target in found.targets)
     scored, met, judged = found.contest.sample.initial_times.size, len(found.targets) - missed, len(found.targets)
-    return (
+    return "".join(f"Note: {doubt}\n" for doubt in found.doubts) + (
         f"Scored {scored} forecasts; {met} of {judged} targets met. "
         f"Report: {config.out}/report.html  Scorecard: {config.out}/scorecard.png  Maps: {config.out}/map_*.png"
     )

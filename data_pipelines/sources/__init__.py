@@ -15,7 +15,7 @@ import xarray as xr
 from data_pipelines.accumulations import Sum, of_own_step, sum_called, sums_instead, time_step_of, with_sums
 from data_pipelines.combine import Join, Piece, combine
 from data_pipelines.dates import first_moment
-from data_pipelines.locations import is_url
+from data_pipelines.locations import is_url, is_zarr
 from data_pipelines.standardise import (
     LEFT_OUT,
     SPAN,
@@ -174,7 +174,7 @@ def locations_of(source: str | Path) -> list[str | Path]:
         return [str(source)]
     path = Path(source)
     if path.is_dir():
-        return [path] if _is_zarr(path) else _files_in(path)
+        return [path] if is_zarr(path) else _files_in(path)
     if path.exists():
         return [path]
     matches = sorted(glob.glob(str(source), recursive=True))
@@ -183,15 +183,11 @@ def locations_of(source: str | Path) -> list[str | Path]:
     return [Path(match) for match in matches]
 
 
-def _is_zarr(folder: Path) -> bool:
-    return any((folder / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata"))
-
-
 def _files_in(folder: Path) -> list[str | Path]:
     found: list[str | Path] = []
     for child in sorted(folder.iterdir()):
         if child.is_dir():
-            if _is_zarr(child):
+            if is_zarr(child):
                 found.append(child)
         elif _format_of(child) is not None:
             found.append(child)

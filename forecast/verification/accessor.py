@@ -104,8 +104,9 @@ class Skill:
         Returns
         -------
         xarray.Dataset
-            Variables by name, dimensions ([group], [bound], metric, region, prediction_timedelta, [level]); bound is "value",
-            and "low" and "high" of the interval (NaN where the sample is too short to tell).
+            Variables by name, dimensions ([group], [bound], metric, region, prediction_timedelta, [level]), and the coordinate
+            `initial_times`, how many are scored at each lead time (and group); bound is "value", and "low" and
+            "high" of the interval (NaN where the sample is too short to tell).
         """
         contest = make_contest({ITSELF: self._dataset}, truth, climatology, options, variables)
         chosen = _metrics(metrics, possible_metrics(contest))
@@ -116,32 +117,37 @@ class Skill:
         groups = [
             _with_interval(found.select(labels == label), chosen, contest.sample, interval) for label in np.unique(labels)
         ]
-        joined = xr.concat(groups, "group", combine_attrs="drop_conflicts").assign_coords(group=np.unique(labels))
-        return joined.assign(initial_times=("group", [int((labels == label).sum()) for label in np.unique(labels)]))
+        return xr.concat(groups, "group", combine_attrs="drop_conflicts").assign_coords(group=np.unique(labels))
 
-    def rmse(self, truth: xr.Dataset, options: Conventions = DEFAULT) -> xr.Dataset:
+    def rmse(self, truth: xr.Dataset, options: Conventions = DEFAULT, *, variables: Sequence[str] | None = None) -> xr.Dataset:
         """Root mean square error (WeatherBench 2), dimensions (region, prediction_timedelta, [level])."""
-        return self._one("rmse", truth, None, options)
+        return self._one("rmse", truth, None, options, variables)
 
-    def mae(self, truth: xr.Dataset, options: Conventions = DEFAULT) -> xr.Dataset:
+    def mae(self, truth: xr.Dataset, options: Conventions = DEFAULT, *, variables: Sequence[str] | None = None) -> xr.Dataset:
         """Mean absolute error."""
-        return self._one("mae", truth, None, options)
+        return self._one("mae", truth, None, options, variables)
 
-    def bias(self, truth: xr.Dataset, options: Conventions = DEFAULT) -> xr.Dataset:
+    def bias(self, truth: xr.Dataset, options: Conventions = DEFAULT, *, variables: Sequence[str] | None = None) -> xr.Dataset:
         """Mean of forecast minus truth."""
-        return self._one("bias", truth, None, options)
+        return self._one("bias", truth, None, options, variables)
 
-    def crps(self, truth: xr.Dataset, options: Conventions = DEFAULT) -> xr.Dataset:
+    def crps(self, truth: xr.Dataset, options: Conventions = DEFAULT, *, variables: Sequence[str] | None = None) -> xr.Dataset:
         """Fair continuous ranked probability score of an ensemble."""
-        return self._one("crps", truth, None, options)
+        return self._one("crps", truth, None, options, variables)
 
     def acc(
-        self, truth: xr.Dataset, climatology: xr.Dataset, convention: str = "wb2", options: Conventions = DEFAULT
+        self,
+        truth: xr.Dataset,
+        climatology: xr.Dataset,
+        convention: str = "wb2",
+        options: Conventions = DEFAULT,
+        *,
+        variables: Sequence[str] | None = None,
     ) -> xr.Dataset:
         """Anomaly correlation by a named convention: "wb2", "wbx" or "centred" (`forecast.verification.metrics`)."""
         if convention not in ACC:
             raise VerificationError(f"convention must be one of {', '.join(ACC)}; got {convention!r}.")
-        return self._one(ACC[convention], truth, climatology, options).assign_attrs(acc_convention=convention)
+        return self._one(ACC[convention], truth, climatology, options, variables).assign_attrs(acc_convention=convention)
 
     def maps(
         self,
@@ -197,9 +203,11 @@ class Skill:
         result = xr.concat(parts, "statistic", coords="minimal", compat="override").assign_coords(statistic=kind)
         return result.assign_attrs(ours.attributes())
 
-    def rank_histogram(self, truth: xr.Dataset, options: Conventions = DEFAULT) -> xr.Dataset:
+    def rank_histogram(
+        self, truth: xr.Dataset, options: Conventions = DEFAULT, *, variables: Sequence[str] | None = None
+    ) -> xr.Dataset:
         """Share of area and times where truth has each rank: (region, prediction_timedelta, [level], rank)."""
-        contest = make_contest({ITSELF: self._dataset}, truth, None, options, None)
+        contest = make_contest({ITSELF: self._dataset}, truth, None, options, variables)
         if not contest.has_ensembles:
             raise VerificationError("a rank histogram needs members: the forecast has no dimension number.")
         found = statistics(contest, options, ("rank_histogram",))[ITSELF]
@@ -263,9 +271,16 @@ class Skill:
         found = statistics(contest, options, ["seeps"], known=known)[ITSELF]
         return found.labelled(found.means(["seeps"])["seeps"][None], ["seeps"])[variable].isel(metric=0, drop=True)
 
-    def spectra(self, truth: xr.Dataset, band: tuple[float, float] = BAND, options: Conventions = DEFAULT) -> xr.Dataset:
+    def spectra(
+        self,
+        truth: xr.Dataset,
+        band: tuple[float, float] = BAND,
+        options: Conventions = DEFAULT,
+        *,
+        variables: Sequence[str] | None = None,
+    ) -> xr.Dataset:
         """Mean zonal energy spectra of forecast and truth: (source, prediction_timedelta, [level], zonal_wavenumber)."""
-        contest = make_contest({ITSELF: self._dataset}, truth, None, options, None)
+        contest = make_contest({ITSELF: self._dataset}, truth, None, options, variables)
         values = mean_spectra(contest, range(contest.sample.leads.size), band, options.missing, options.memory_limit)
         coords = {
             "source": np.asarray([ITSELF, "truth"], dtype=object),
@@ -277,8 +292,15 @@ class Skill:
             spectrum_convention=f"WeatherBench 2's, Nyquist coefficient once; latitudes {band[0]:g} to {band[1]:g} degrees"
         )
 
-    def _one(self, metric: str, truth: xr.Dataset, climatology: xr.Dataset | None, options: Conventions) -> xr.Dataset:
-        found = self.statistics(truth, [metric], climatology=climatology, options=options)
+    def _one(
+        self,
+        metric: str,
+        truth: xr.Dataset,
+        climatology: xr.Dataset | None,
+        options: Conventions,
+        variables: Sequence[str] | None,
+    ) -> xr.Dataset:
+        found = self.statistics(truth, [metric], climatology=climatology, variables=variables, options=options)
         return found.scores([metric]).isel(metric=0, drop=True)
 
     def _event(self, truth: xr.Dataset, event: Event, options: Conventions) -> tuple[Statistics, dict[str, np.ndarray]]:

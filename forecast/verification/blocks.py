@@ -200,14 +200,15 @@ def _read(contest: Contest, inits: slice, leads: slice) -> Block:
     truth = stack(select(contest.truth, time=unique), contest.channels)
     climatology = None if contest.climatology is None else contest.climatology.at(unique)
     entrants = [_fields(contest, name, inits, leads) for name in contest.names]
-    for name, fields in zip(contest.names, entrants, strict=True):
+    others = dict(zip(contest.names, entrants, strict=True))
+    for name, fields in (others if climatology is None else others | {"climatology": climatology}).items():
         _refuse_other_units(name, fields, truth, contest.channels)
     usable = np.broadcast_to(inside[..., None], (*inside.shape, len(contest.channels))).copy()
     return Block(inits, leads, entrants, truth, climatology, place.reshape(valid.shape), inside, known, usable)
 
 
 def _refuse_other_units(name: str, fields: np.ndarray, truth: np.ndarray, channels: Sequence[Channel]) -> None:
-    """Refuse a forecast whose values no atmosphere has where truth's are possible: it says no units, or wrong ones."""
+    """Refuse values that no atmosphere has where those they are compared with are possible: units are missing, or wrong."""
     few = max(1, truth.shape[-2] // 32)  # of their rows and columns are enough
     for position, channel in enumerate(channels):
         if (variable := VARIABLES.get(channel.variable)) is None:
@@ -216,10 +217,12 @@ def _refuse_other_units(name: str, fields: np.ndarray, truth: np.ndarray, channe
         theirs, ours = (array[(*(0,) * (array.ndim - 3), position)][::few, ::few] for array in (fields, truth))
         if not np.isfinite(theirs).any() or not np.isfinite(ours).any():
             continue
-        value = np.nanmedian(theirs)
-        if not low <= value <= high and low <= np.nanmedian(ours) <= high:
+        usual = {name: float(np.nanmedian(theirs)), "truth": float(np.nanmedian(ours))}
+        odd = [who for who, value in usual.items() if not low <= value <= high]
+        if len(odd) == 1:
+            other = next(who for who in usual if who not in odd)
             raise VerificationError(
-                f"{name}: {channel} is about {value:.4g}; wanted {low:g} to {high:g} {variable.units}, as truth's. "
+                f"{odd[0]}: {channel} is about {usual[odd[0]]:.4g}; wanted {low:g} to {high:g} {variable.units}, as {other}'s. "
                 f"Say its units in its attribute units (they are converted), or correct them."
             )
 

@@ -58,6 +58,12 @@ DISPLAYS = MappingProxyType(
         "specific_humidity": Display(1000.0, 0.0, "g kg⁻¹", 2, "YlGnBu", False, 0.0, "Specific humidity"),
         "u_component_of_wind": Display(1.0, 0.0, "m s⁻¹", 2, "PuOr_r", True, 0.0, "Zonal wind"),
         "v_component_of_wind": Display(1.0, 0.0, "m s⁻¹", 2, "PuOr_r", True, 0.0, "Meridional wind"),
+        "2m_dewpoint_temperature": Display(1.0, -273.15, "°C", 2, "RdYlBu_r", False, 0.0, "2 m dewpoint temperature"),
+        "sea_surface_temperature": Display(1.0, -273.15, "°C", 2, "RdYlBu_r", False, 0.0, "Sea surface temperature"),
+        **{
+            f"total_precipitation{span}": Display(1000.0, 0.0, "mm", 2, "YlGnBu", False, 0.0, f"Precipitation{title}")
+            for span, title in (("", ""), ("_6hr", " in 6 h"), ("_12hr", " in 12 h"), ("_24hr", " in 24 h"))
+        },
         "10m_u_component_of_wind": Display(1.0, 0.0, "m s⁻¹", 2, "PuOr_r", True, 0.0, "10 m zonal wind"),
         "10m_v_component_of_wind": Display(1.0, 0.0, "m s⁻¹", 2, "PuOr_r", True, 0.0, "10 m meridional wind"),
     }

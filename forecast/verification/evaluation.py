@@ -23,12 +23,14 @@ from forecast.verification.inputs import (
     open_dataset,
     open_forecast,
     open_truth,
+    require_channels,
     time_step,
 )
+from forecast.verification.plausible import doubts
 from forecast.verification.regions import region_weights, regions_on
 from forecast.verification.sample import Sample, choose_sample, refuse_training_times, training_spans
 from forecast.verification.score import Results, score
-from forecast.verification.training import Climatology, TrainingData, load_training
+from forecast.verification.training import Climatology, TrainingData, given_climatology, load_training
 
 SHORT = "short"
 WITHOUT_FIT = frozenset({"persistence", "climatology"})
@@ -47,6 +49,8 @@ class Verification:
         The same as labelled datasets, as written; the last is empty if no forecast has members.
     targets
         What the forecast was held to, each with whether it was met.
+    doubts
+        What the forecasts' labels do not tell (`plausible.doubts`), and lead times without truth.
     """
 
     contest: Contest
@@ -57,6 +61,7 @@ class Verification:
     by_initial_time: xr.Dataset
     rank_histogram: xr.Dataset
     targets: list[tables.Target]
+    doubts: list[str]
 
     def significance_of(self, rival: str, lead: int, channel: int) -> float:
         """Probability (Diebold-Mariano) that the difference from a rival is chance; NaN where not testable."""
@@ -89,7 +94,7 @@ def evaluate(config: VerifyConfig) -> Verification:
     channels = forecast_channels(forecasts[config.name], truth, config.variables)
     for name, forecast in forecasts.items():
         check_same_grid(forecast, truth, name)
-        forecast_channels(forecast, truth, sorted({channel.variable for channel in channels}))
+        require_channels(forecast, channels, name)
     history = 2 if "stencil_ridge" in config.baselines else 1
     step = time_step(truth)
     sample = choose_sample(forecasts, truth, history=history, step=step, start=config.start, end=config.end)
@@ -99,7 +104,7 @@ def evaluate(config: VerifyConfig) -> Verification:
     with _bars(config.progress) as bars:
         given = None
         if config.climatology is not None:
-            given = Climatology(open_climatology(config.climatology, truth, channels), channels, "given by the user")
+            given = given_climatology(open_dataset(config.climatology), truth, channels)
         training = _training(config, forecasts[config.name], truth, channels, sample, given)
         climatology = given if training is None else training.climatology
         steps = lead_steps(sample.leads, step)
@@ -133,6 +138,7 @@ def evaluate(config: VerifyConfig) -> Verification:
         tables.mse_dataset(contest, results),
         tables.ranks_dataset(contest, results, regions),
         tables.judge(config.targets, contest, results, SHORT),
+        [*sample.unverified, *doubts(contest)],
     )
 
 
@@ -154,7 +160,7 @@ def _training(
     source = truth if config.train is None else open_truth(config.train)
     if config.train is not None:
         check_same_grid(source, truth, "train")
-        forecast_channels(forecast, source, sorted({channel.variable for channel in channels}))
+        require_channels(source, channels, "train")
         if time_step(source) != time_step(truth):
             raise VerificationError(
                 f"train has a time step of {np.timedelta64(time_step(source), 'm')}, truth of "
@@ -187,25 +193,6 @@ def _training(
         first, last = training.segments[0].time[0], training.segments[-1].time[-1]
         refuse_training_times(sample, [(first, last)], "the baselines")
     return training
-
-
-def open_climatology(path: str, truth: xr.Dataset, channels: Sequence[Channel]) -> xr.Dataset:
-    """Open a climatology in WeatherBench 2's layout: hour, dayofyear and the grid of truth.
-
-    Raises
-    ------
-    VerificationError
-        If a dimension or a variable is missing, or the grid differs.
-    """
-    climatology = open_dataset(path).sortby("latitude", ascending=False)
-    missing = [dim for dim in ("hour", "latitude", "longitude") if dim not in climatology.dims]
-    missing += [name for name in {channel.variable for channel in channels} if name not in climatology.data_vars]
-    if missing:
-        raise VerificationError(
-            f"climatology {path} lacks {missing}. Make one with data_pipelines.climatology.compute_climatology."
-        )
-    check_same_grid(climatology, truth, "climatology")
-    return climatology
 
 
 def _fit(

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float64
 from scipy import ndimage
 
 from data_pipelines.dates import time_slice
-from data_pipelines.variables import Channel
+from data_pipelines.standardise import meanings
+from data_pipelines.variables import VARIABLES, Channel
 from forecast.verification.fields import Fields
 from forecast.verification.inputs import VerificationError, normalise_grid
 from forecast.verification.statistics import Means, Statistic, of_masked_field, ratio
@@ -31,7 +32,8 @@ class Event:
     Attributes
     ----------
     threshold
-        By variable: a number in the variable's units, or an array with any of the dimensions latitude, longitude, level, month,
+        By variable (any name of the vocabulary): a number in the vocabulary's units, as scores have them (Pa, K, m), or an
+        array with any of the dimensions latitude, longitude, level, month,
         dayofyear and hour, as from `climatological_quantile`. Variables that are not named have no such event.
     above
         Whether the event is to lie above the threshold, or below it; the threshold itself is outside.
@@ -45,8 +47,14 @@ class Event:
     _arrays: dict[str, xr.DataArray] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        known = {given: _canonical(given) for given in self.threshold}
+        if len(set(known.values())) < len(known):
+            raise VerificationError(f"threshold names a variable twice: {list(known)}. Keep one name of each.")
+        object.__setattr__(self, "threshold", {known[given]: value for given, value in self.threshold.items()})
         for name, value in self.threshold.items():
-            if isinstance(value, xr.DataArray):
+            if not isinstance(value, xr.DataArray):
+                _refuse_impossible(name, value)
+            else:
                 unknown = set(value.dims) - {"latitude", "longitude", "lat", "lon", "level", "month", "dayofyear", "hour"}
                 if unknown:
                     raise VerificationError(
@@ -78,6 +86,23 @@ class Event:
         chosen = {name: getattr(times.dt, name) for name in ("month", "dayofyear", "hour") if name in threshold.dims}
         values = threshold.sel(chosen).values if chosen else threshold.values
         return values if chosen else values[None]
+
+
+def _canonical(given: str) -> str:
+    meant = meanings(given)
+    return meant[0] if meant else given
+
+
+def _refuse_impossible(name: str, threshold: float) -> None:
+    """Refuse a threshold that is in other units, as one of pressure in hPa: all or nothing would be above it."""
+    if name not in VARIABLES:
+        return
+    low, high = VARIABLES[name].valid_range
+    if not low <= threshold <= high:
+        raise VerificationError(
+            f"threshold of {name} is {threshold:g}; wanted {low:g} to {high:g} {VARIABLES[name].units}, what the atmosphere "
+            f"can show. Give it in {VARIABLES[name].units}."
+        )
 
 
 def climatological_quantile(

@@ -7,10 +7,11 @@ longitude). Nothing is read here but coordinates; `stack` reads the fields of th
 
 from __future__ import annotations
 
+import glob
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -19,37 +20,21 @@ from numpy.typing import NDArray
 
 from data_pipelines.locations import is_url, zarr_store
 from data_pipelines.selection import as_slice
+from data_pipelines.standardise import meanings, split_level
 from data_pipelines.store import load_checked
-from data_pipelines.units import conversion, usual_units
-from data_pipelines.variables import VARIABLES, Channel, Variable, channels_of, find_variable
+from data_pipelines.variables import Channel, channels_of
 from forecast.forecast_store import drop_incomplete
+from forecast.verification.layout import FORECAST_NAMES, GRID_NAMES, TRUTH_NAMES, lazily, rename, require, some
+from forecast.verification.layout import VerificationError as VerificationError
 
-DIMENSION_ALIASES = {
-    "lat": "latitude",
-    "lon": "longitude",
-    "valid_time": "time",
-    "init_time": "time",
-    "forecast_reference_time": "time",
-    "lead_time": "prediction_timedelta",
-    "step": "prediction_timedelta",
-    "forecast_period": "prediction_timedelta",
-    "pressure_level": "level",
-    "isobaricInhPa": "level",
-    "realization": "number",
-    "member": "number",
-    "ensemble": "number",
-}
-ONE_MAY_BE_SCALAR = ("time", "prediction_timedelta", "level")
+NETCDF = (".nc", ".nc4", ".netcdf", ".cdf")
+GRIB = (".grib", ".grib1", ".grib2", ".grb", ".grb2")
 ORDER = ("time", "number", "prediction_timedelta", "level", "latitude", "longitude")
 SAME_GRID_TOLERANCE = 1e-3  # degrees; WeatherBench 2's own tolerance (evaluation.py, _ensure_aligned_grid)
 
 
-class VerificationError(ValueError):
-    """A forecast, a truth or a setting that cannot be scored as asked."""
-
-
 def open_dataset(path: str | Path) -> xr.Dataset:
-    """Open a Zarr store (folder or URL) or a NetCDF file lazily, without dask.
+    """Open a Zarr store (folder or URL), a NetCDF or a GRIB file lazily, without dask.
 
     Raises
     ------
@@ -58,15 +43,43 @@ def open_dataset(path: str | Path) -> xr.Dataset:
     """
     text = str(path)
     if not is_url(path) and not Path(text).exists():
-        raise VerificationError(f"{text} does not exist. Give the path of a Zarr store or of a NetCDF file.")
+        raise VerificationError(f"{text} does not exist. Give a Zarr store, NetCDF or GRIB files, a folder or a glob of them.")
     try:
-        if text.endswith((".nc", ".nc4", ".netcdf")):
+        if text.endswith(GRIB):
+            return xr.open_dataset(text, engine="cfgrib", backend_kwargs={"indexpath": ""}, decode_timedelta=True)
+        if text.endswith(NETCDF):
             return xr.open_dataset(text, engine="netcdf4", decode_timedelta=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # stores without consolidated metadata are fine
             return xr.open_zarr(zarr_store(path), chunks=None, decode_timedelta=True)
     except (OSError, ValueError, KeyError) as error:
-        raise VerificationError(f"{text} cannot be opened as Zarr or NetCDF: {error}") from error
+        raise VerificationError(f"{text} cannot be opened as Zarr, NetCDF or GRIB: {error}") from error
+
+
+def _open_all(path: str | Path, normalise: Callable[[xr.Dataset, str], xr.Dataset]) -> xr.Dataset:
+    """Open one store or file, or those of a folder or glob as one: a file for each initial time, lead time or variable."""
+    files = [] if is_url(path) else _files(Path(path))
+    if not files:
+        return normalise(open_dataset(path), str(path))
+    parts = [normalise(lazily(open_dataset(file)), str(file)) for file in files]
+    try:
+        return cast(
+            xr.Dataset, xr.combine_by_coords(parts, combine_attrs="drop_conflicts", compat="no_conflicts", join="exact")
+        )
+    except ValueError as error:
+        raise VerificationError(
+            f"the {len(files)} files {files[0]} ... {files[-1]} do not make one whole: {error}. Every file must hold the same "
+            f"variables of other initial or lead times, or other variables of the same."
+        ) from error
+
+
+def _files(path: Path) -> list[Path]:
+    """The files of a folder or of a glob; none where the path is itself a store or a file."""
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.name.endswith(NETCDF + GRIB))
+    if path.exists() or not glob.has_magic(str(path)):
+        return []
+    return [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
 
 
 def open_forecast(path: str | Path) -> xr.Dataset:
@@ -77,7 +90,7 @@ def open_forecast(path: str | Path) -> xr.Dataset:
     VerificationError
         If a dimension of a forecast is missing, or times or leads are not what they should be.
     """
-    return drop_incomplete(normalise_forecast(open_dataset(path), str(path)), str(path))
+    return drop_incomplete(_open_all(path, normalise_forecast), str(path))
 
 
 def normalise_forecast(forecast: xr.Dataset, name: str = "forecast") -> xr.Dataset:
@@ -86,25 +99,26 @@ def normalise_forecast(forecast: xr.Dataset, name: str = "forecast") -> xr.Datas
     Parameters
     ----------
     forecast
-        Initial time, lead time and grid under any name of `DIMENSION_ALIASES`, variables under any name of the vocabulary
-        (`data_pipelines.variables`), in units that can become the vocabulary's. Lead times are timedelta64, or integers
-        with `units` in hours or that are taken for hours. One initial time, lead time or level may be a scalar coordinate.
+        Initial time, lead time and grid under any name of `FORECAST_NAMES`, variables under any name of the vocabulary
+        (`data_pipelines.variables`), also with a level behind it (`z500`), in units that can become the vocabulary's. Lead
+        times are timedelta64, or numbers with the attribute `units`. One initial time, lead time or level may be a scalar
+        coordinate.
     name
         What errors call it.
+
+    Raises
+    ------
+    VerificationError
+        If something is missing, twice there or in units that mean something else, or valid times contradict.
     """
-    forecast = _rename(forecast, name)
-    _require(forecast, ("time", "prediction_timedelta", "latitude", "longitude"), name)
+    forecast = rename(forecast, name, FORECAST_NAMES)
+    require(forecast, ("time", "prediction_timedelta", "latitude", "longitude"), name, FORECAST_NAMES)
     lead = forecast["prediction_timedelta"]
     if lead.dtype.kind in "iuf":
         forecast = forecast.assign_coords(prediction_timedelta=_hours_to_timedelta(lead, name))
     forecast = _sort_grid(forecast, name)
-    for coordinate in ("time", "prediction_timedelta"):
-        values = forecast[coordinate].values
-        if values.size and not (np.diff(values) > np.timedelta64(0)).all():
-            raise VerificationError(
-                f"{name}: {coordinate} must ascend without duplicates; got {_some(values)}. Sort it, or remove the duplicates."
-            )
-    return forecast.transpose(*ORDER, ..., missing_dims="ignore")
+    forecast = _ascending(_ascending(forecast, "time", "M", name), "prediction_timedelta", "m", name)
+    return _check_valid_time(forecast, name).transpose(*ORDER, ..., missing_dims="ignore")
 
 
 def open_truth(path: str | Path) -> xr.Dataset:
@@ -115,63 +129,103 @@ def open_truth(path: str | Path) -> xr.Dataset:
     VerificationError
         If a dimension is missing, or time has duplicates or does not ascend.
     """
-    return normalise_truth(open_dataset(path), str(path))
+    return _with_steps(_open_all(path, _truth_in_layout), str(path))
 
 
 def normalise_truth(truth: xr.Dataset, name: str = "truth") -> xr.Dataset:
     """Bring an analysis into the layout of this module, lazily."""
-    truth = _rename(truth, name)
-    _require(truth, ("time", "latitude", "longitude"), name)
-    truth = _sort_grid(truth, name)
-    time = truth["time"].values
-    if time.size < 2 or not (np.diff(time) > np.timedelta64(0)).all():
+    return _with_steps(_truth_in_layout(truth, name), name)
+
+
+def _truth_in_layout(truth: xr.Dataset, name: str) -> xr.Dataset:
+    truth = rename(truth, name, TRUTH_NAMES)
+    require(truth, ("time", "latitude", "longitude"), name, TRUTH_NAMES)
+    return _ascending(_sort_grid(truth, name), "time", "M", name).transpose(*ORDER, ..., missing_dims="ignore")
+
+
+def _with_steps(truth: xr.Dataset, name: str) -> xr.Dataset:
+    if truth.sizes["time"] < 2:
         raise VerificationError(
-            f"{name}: time must ascend without duplicates and hold at least 2 values; got {_some(time)}. "
-            f"Rebuild it with python -m data_pipelines.build_store."
+            f"{name}: time must hold at least 2 analyses, so that their step is known; got {some(truth['time'].values)}."
         )
-    return truth.transpose(*ORDER, ..., missing_dims="ignore")
+    return truth
 
 
 def normalise_grid(dataset: xr.Dataset, name: str) -> xr.Dataset:
     """Bring a dataset without initial times (a climatology, thresholds, a land mask) into the layout of this module, lazily."""
-    dataset = _rename(dataset, name)
-    _require(dataset, ("latitude", "longitude"), name)
+    dataset = rename(dataset, name, GRID_NAMES)
+    require(dataset, ("latitude", "longitude"), name, GRID_NAMES)
     return _sort_grid(dataset, name).transpose(..., "latitude", "longitude")
 
 
 def forecast_channels(forecast: xr.Dataset, truth: xr.Dataset, variables: Sequence[str] | None = None) -> tuple[Channel, ...]:
-    """Say which channels are scored: those of the forecast (or of `variables`), all of which truth must hold.
+    """Say which channels are scored: those of the forecast, or those among them that `variables` names; truth must hold all.
+
+    Parameters
+    ----------
+    forecast, truth
+        In the layout of this module.
+    variables
+        Names of variables (any name of the vocabulary; all levels) or of channels (`geopotential_500`, `z500`).
 
     Raises
     ------
     VerificationError
         If a variable or a level that is to be scored is in only one of the two.
     """
-    time_dependent = forecast[[name for name in forecast.data_vars if "prediction_timedelta" in forecast[name].dims]]
-    if variables is not None:
-        known = {name: _known(name, on_levels=True) for name in variables if name not in time_dependent.data_vars}
-        variables = [found.name if (found := known.get(name)) else name for name in variables]
-        missing = [name for name in variables if name not in time_dependent.data_vars]
-        if missing:
-            raise VerificationError(
-                f"variables {missing} are missing in the forecast, which holds {list(time_dependent.data_vars)}. "
-                f"Choose among those with variables=[...]."
-            )
-        time_dependent = time_dependent[list(variables)]
-    wanted = channels_of(time_dependent)
+    held = channels_of(forecast[[name for name in forecast.data_vars if "prediction_timedelta" in forecast[name].dims]])
     if "channels" in forecast.attrs:  # a store with one list of levels for all variables names what was forecast
         made = {str(name) for name in np.atleast_1d(forecast.attrs["channels"])}
-        wanted = tuple(channel for channel in wanted if str(channel) in made)
-    if not wanted:
+        held = tuple(channel for channel in held if str(channel) in made)
+    if not held:
         raise VerificationError("the forecast holds no variable with a lead time. Give a store in WeatherBench 2's schema.")
-    held = set(channels_of(truth[[name for name in truth.data_vars if "time" in truth[name].dims]]))
-    absent = [str(channel) for channel in wanted if channel not in held]
+    wanted = held
+    if variables is not None:
+        named = {asked: [channel for channel in held if _names_channel(asked, channel)] for asked in variables}
+        missing = [asked for asked, found in named.items() if not found]
+        if missing:
+            raise VerificationError(
+                f"variables {missing} are missing in the forecast, which holds {[str(channel) for channel in held]}. "
+                f"Choose among those with variables=[...]."
+            )
+        wanted = tuple(dict.fromkeys(channel for found in named.values() for channel in found))
+    absent = [channel for channel in wanted if not _holds(truth, channel)]
     if absent:
+        both = [str(channel) for channel in wanted if channel not in absent]
+        advice = f", or score what both have: variables=[{','.join(both)}]." if both else "."
         raise VerificationError(
-            f"truth lacks {absent}, which the forecast holds; truth has {sorted(map(str, held))}. "
-            f"Rebuild truth with them, or score fewer with variables=[...]."
+            f"truth lacks {[str(channel) for channel in absent]}, which the forecast holds; truth has "
+            f"{[str(channel) for channel in channels_of(truth)]}. Build a truth that has them{advice}"
         )
     return wanted
+
+
+def require_channels(dataset: xr.Dataset, channels: Sequence[Channel], name: str) -> None:
+    """Refuse a dataset that lacks what is scored."""
+    absent = [str(channel) for channel in channels if not _holds(dataset, channel)]
+    if absent:
+        levels = dataset["level"].values.tolist() if "level" in dataset.dims else []
+        raise VerificationError(
+            f"{name} lacks {absent}; it has {list(map(str, dataset.data_vars))}{f' on levels {levels}' if levels else ''}. "
+            f"Give one that has them, or score fewer with variables=[...]."
+        )
+
+
+def _holds(dataset: xr.Dataset, channel: Channel) -> bool:
+    if channel.variable not in dataset.data_vars:
+        return False
+    on_levels = "level" in dataset[channel.variable].dims
+    if channel.level is None or not on_levels:
+        return channel.level is None and not on_levels
+    return channel.level in dataset["level"].values
+
+
+def _names_channel(asked: str, channel: Channel) -> bool:
+    """Whether a name means a channel: its own, its variable's, an alias, or an alias with its level."""
+    if asked in (channel.variable, str(channel)) or channel.variable in meanings(asked):
+        return True
+    split = split_level(asked)
+    return split is not None and (split[0].name, split[1]) == (channel.variable, channel.level)
 
 
 def check_same_grid(dataset: xr.Dataset, truth: xr.Dataset, name: str) -> None:
@@ -180,8 +234,8 @@ def check_same_grid(dataset: xr.Dataset, truth: xr.Dataset, name: str) -> None:
         ours, theirs = dataset[coordinate].values, truth[coordinate].values
         if ours.shape != theirs.shape or not np.allclose(ours, theirs, atol=SAME_GRID_TOLERANCE, rtol=0):
             raise VerificationError(
-                f"{name} and truth lie on different grids: {coordinate} of {name} is {_some(ours)} ({ours.size} values), "
-                f"of truth {_some(theirs)} ({theirs.size}). Regrid one of them (data_pipelines.regrid.regrid_conservative)."
+                f"{name} and truth lie on different grids: {coordinate} of {name} is {some(ours)} ({ours.size} values), "
+                f"of truth {some(theirs)} ({theirs.size}). Regrid one of them (data_pipelines.regrid.regrid_conservative)."
             )
 
 
@@ -244,84 +298,55 @@ def unstack(values: NDArray[Any], channels: Sequence[Channel], dims: Sequence[st
     return xr.merge(parts, join="outer", compat="override")
 
 
-def _rename(dataset: xr.Dataset, name: str) -> xr.Dataset:
-    """Call dimensions and variables by WeatherBench 2's names, and give variables the vocabulary's units, lazily."""
-    names: dict[str, str] = {}
-    for target in dict.fromkeys(DIMENSION_ALIASES.values()):
-        if target in dataset.dims:
-            continue
-        aliases = [alias for alias, meant in DIMENSION_ALIASES.items() if meant == target]
-        # what a file carries beside its dimensions (cfgrib's valid_time and step) names none of them
-        found = [alias for alias in aliases if alias in dataset.dims]
-        if len(found) > 1:
-            raise VerificationError(f"{name}: several names for one dimension: {sorted(found)}. Keep one of each.")
-        scalars = [one for one in (target, *aliases) if one in dataset.coords and dataset[one].ndim == 0]
-        if found:
-            names[found[0]] = target
-        elif scalars and target in ONE_MAY_BE_SCALAR:
-            dataset = _expand_level(dataset, scalars[0]) if target == "level" else dataset.expand_dims(scalars[0])
-            if scalars[0] != target:
-                names[scalars[0]] = target
-    in_the_way = [target for target in names.values() if target in dataset.coords]
-    return _by_vocabulary(dataset.drop_vars(in_the_way).rename(names), name)
-
-
-def _expand_level(dataset: xr.Dataset, coordinate: str) -> xr.Dataset:
-    """Give variables that lie on pressure levels the one level that a file holds."""
-    known = {key: _known(key, on_levels=True) for key in dataset.data_vars}
-    return dataset.assign(
-        {key: dataset[key].expand_dims(coordinate) for key, variable in known.items() if variable and variable.on_levels}
-    )
-
-
-def _known(key: Hashable, on_levels: bool) -> Variable | None:
-    return VARIABLES.get(str(key)) or find_variable(str(key), on_levels) or find_variable(str(key), not on_levels)
-
-
-def _by_vocabulary(dataset: xr.Dataset, name: str) -> xr.Dataset:
-    """Variables under the vocabulary's names and in its units; those that it does not know stay as they are."""
-    names: dict[Hashable, str] = {}
-    scaled: dict[Hashable, xr.DataArray] = {}
-    for key, array in dataset.data_vars.items():
-        variable = _known(key, on_levels="level" in array.dims)
-        if variable is None:
-            continue
-        if variable.name in names.values():
-            raise VerificationError(f"{name}: several names for {variable.name}, {key} among them. Keep one of them.")
-        names[key] = variable.name
-        units = str(array.attrs.get("units") or usual_units(variable, str(key)))
-        change = conversion(variable, units)
-        if change is None:
-            raise VerificationError(
-                f"{name}: {key} has units {units!r}, which cannot become {variable.units!r} for {variable.name}. "
-                f"Convert it, or correct its attribute units."
-            )
-        attributes = {**array.attrs, "units": variable.units}
-        if change.changes_values:  # decoded on reading, as packed numbers are
-            attributes |= {"scale_factor": change.scale, "add_offset": change.offset}
-        scaled[key] = array.assign_attrs(attributes)
-    decoded = xr.decode_cf(dataset.assign(scaled), decode_times=False, decode_coords=False)
-    return decoded.rename({key: new for key, new in names.items() if key != new})
-
-
-def _require(dataset: xr.Dataset, dims: Sequence[str], name: str) -> None:
-    missing = [dim for dim in dims if dim not in dataset.dims or dim not in dataset.coords]
-    if missing:
-        raise VerificationError(
-            f"{name} has no dimension with coordinate {missing}; it has {sorted(map(str, dataset.dims))}. "
-            f"WeatherBench 2's schema is (time, [number], prediction_timedelta, [level], latitude, longitude) for forecasts, "
-            f"(time, [level], latitude, longitude) for truth."
-        )
-
-
 def _hours_to_timedelta(lead: xr.DataArray, name: str) -> NDArray[np.timedelta64]:
-    units = str(lead.attrs.get("units", "hours")).split(" ")[0]
-    scale = {"hours": 3600, "hour": 3600, "h": 3600, "days": 86400, "day": 86400, "minutes": 60, "seconds": 1, "s": 1}.get(
-        units
-    )
-    if scale is None:
-        raise VerificationError(f"{name}: units of the lead time must be hours, days, minutes or seconds; got {units!r}.")
-    return (np.asarray(lead.values, dtype=np.float64) * scale * 1e9).round().astype("timedelta64[ns]")
+    units = str(lead.attrs.get("units", "")).split(" ")[0]
+    scale = {
+        "hours": 3600,
+        "hour": 3600,
+        "h": 3600,
+        "days": 86400,
+        "day": 86400,
+        "d": 86400,
+        "minutes": 60,
+        "seconds": 1,
+        "s": 1,
+    }
+    if units not in scale:
+        raise VerificationError(
+            f"{name}: units of the lead time must be hours, days, minutes or seconds; got {units!r} with {some(lead.values)}. "
+            f"Say them: ds['prediction_timedelta'].attrs['units'] = 'hours' (under its name in your file)."
+        )
+    return (np.asarray(lead.values, dtype=np.float64) * scale[units] * 1e9).round().astype("timedelta64[ns]")
+
+
+def _ascending(dataset: xr.Dataset, coordinate: str, kind: str, name: str) -> xr.Dataset:
+    """Sort by a coordinate of times, which holds each once."""
+    values = dataset[coordinate].values
+    if values.dtype.kind != kind:
+        wanted = "dates (datetime64)" if kind == "M" else "durations (timedelta64)"
+        raise VerificationError(
+            f"{name}: {coordinate} must hold {wanted}; got {values.dtype}, {some(values)}. Convert it, "
+            f"as {'ds.assign_coords(time=pandas.to_datetime(ds.time))' if kind == 'M' else 'with decode_timedelta=True'}."
+        )
+    unique, counts = np.unique(values, return_counts=True)
+    if unique.size != values.size:
+        raise VerificationError(f"{name}: {coordinate} holds {some(unique[counts > 1])} twice. Remove the duplicates.")
+    return dataset if np.array_equal(unique, values) else dataset.isel({coordinate: as_slice(np.argsort(values))})
+
+
+def _check_valid_time(forecast: xr.Dataset, name: str) -> xr.Dataset:
+    """Refuse valid times that are not initial time plus lead time, where a file says both."""
+    stated = forecast.coords.get("valid_time")
+    if stated is None or stated.dtype.kind != "M" or not set(stated.dims) <= {"time", "prediction_timedelta"}:
+        return forecast
+    difference = (forecast["time"] + forecast["prediction_timedelta"] - stated).values
+    if (difference != np.timedelta64(0)).any():
+        hours = np.unique(difference / np.timedelta64(1, "h"))
+        raise VerificationError(
+            f"{name}: valid_time is not initial time plus lead time, but {some(-hours)} h later. Correct one of them, or drop "
+            f"valid_time."
+        )
+    return forecast.drop_vars("valid_time")
 
 
 def _sort_grid(dataset: xr.Dataset, name: str) -> xr.Dataset:
@@ -329,10 +354,8 @@ def _sort_grid(dataset: xr.Dataset, name: str) -> xr.Dataset:
     if longitude.min() < 0 or longitude.max() >= 360:
         wrapped = dataset["longitude"] % 360
         if np.unique(wrapped.values).size != longitude.size:
-            raise VerificationError(f"{name}: longitude holds one meridian twice: {_some(longitude)}. Drop one of them.")
+            raise VerificationError(f"{name}: longitude holds one meridian twice: {some(longitude)}. Drop one of them.")
         dataset = dataset.assign_coords(longitude=wrapped)
-    if "level" in dataset.dims:
-        dataset = dataset.assign_coords(level=dataset["level"].values.round().astype(np.int32))
     for coordinate, ascending in (("latitude", False), ("longitude", True), ("level", True)):
         if coordinate in dataset.dims:
             order = np.argsort(dataset[coordinate].values)
@@ -340,9 +363,3 @@ def _sort_grid(dataset: xr.Dataset, name: str) -> xr.Dataset:
             if not np.array_equal(order, np.arange(order.size)):
                 dataset = dataset.isel({coordinate: as_slice(order)})
     return dataset
-
-
-def _some(values: NDArray[Any]) -> str:
-    if values.size <= 6:
-        return str([str(value) for value in values])
-    return f"{values[0]}, {values[1]}, ..., {values[-1]}"

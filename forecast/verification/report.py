@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from data_pipelines.dates import first_moment
+from data_pipelines.variables import Channel
 from forecast.verification.config import VerifyConfig
 from forecast.verification.curves import draw_curves, draw_spectra
 from forecast.verification.display import display_of, label_of, lead_label, title_of
@@ -129,6 +130,7 @@ def _page(found: Verification, config: VerifyConfig, leads: Sequence[int], folde
         if found.targets
         else ""
     )
+    noted = "".join(f'<p class="missed">{html.escape(doubt)}</p>' for doubt in found.doubts)
     curves = (
         "Dashed: baselines. The dotted line at 0.6 is where a forecast is commonly held to lose its use."
         if contest.climatology is not None
@@ -139,7 +141,8 @@ def _page(found: Verification, config: VerifyConfig, leads: Sequence[int], folde
         f'<p class="note">{sample.initial_times.size} initial times, {first} to {last} UTC; '
         f"{sample.leads.size} lead times, {lead_label(sample.leads[0])} to {lead_label(sample.leads[-1])}. Every lead time is "
         f"scored over the initial times whose valid time is in truth, the same for all. "
-        f"{html.escape(' '.join(sample.dropped))}</p>",
+        f"{html.escape(' '.join(sample.dropped))}{_figures_of(contest.channels)}</p>",
+        noted,
         verdict,
         "<h2>Scorecard</h2>",
         image_tag(folder, "scorecard", "RMSE of the forecast and of every baseline by lead time", wide=True),
@@ -157,6 +160,16 @@ def _page(found: Verification, config: VerifyConfig, leads: Sequence[int], folde
         sections.append('<p class="note">A forecast below truth at high wavenumbers is smoother than the atmosphere.</p>')
     sections += ["<h2>Tables</h2>", _tables(found, leads), "<h2>How it was scored</h2>", _conventions(found, config)]
     return page(f"Verification of {contest.names[0]}", "\n".join(sections))
+
+
+def _figures_of(channels: Sequence[Channel]) -> str:
+    if len(channels) <= MAX_FIGURE_CHANNELS:
+        return ""
+    shown = ", ".join(title_of(channel) for channel in channels[:MAX_FIGURE_CHANNELS])
+    return html.escape(
+        f" Figures show the first {MAX_FIGURE_CHANNELS} of {len(channels)} fields, {shown}; variables=[...] chooses others. "
+        f"Tables and files have all."
+    )
 
 
 def page(title: str, body: str) -> str:
@@ -202,6 +215,8 @@ def _tables(found: Verification, leads: Sequence[int]) -> str:
             ]
             if metric == "rmse":
                 rows += _tests(found, leads, channel)
+                counts = "".join(f"<td>{count}</td>" for count in contest.sample.counts[leads])
+                rows.append(f"<tr><td>initial times</td>{counts}</tr>")
             head = "".join(f"<th>{lead_label(contest.sample.leads[lead])}</th>" for lead in leads)
             parts.append(
                 f"<h3>{html.escape(title_of(label))}: {title}</h3>"
@@ -245,6 +260,9 @@ def _region_tables(found: Verification, leads: Sequence[int], regions: Sequence[
 
 
 def _row(name: str, values: np.ndarray, decimals: int, ours: bool) -> str:
+    known = np.abs(values[np.isfinite(values) & (values != 0)])
+    if known.size:  # three digits of the largest, in whatever units
+        decimals = max(decimals, 2 - int(np.floor(np.log10(known.max()))))
     cells = "".join(f"<td>{'–' if not np.isfinite(value) else f'{value:.{decimals}f}'}</td>" for value in values)
     kind = ' class="ours"' if ours else ""
     return f"<tr{kind}><td>{html.escape(name)}</td>{cells}</tr>"

@@ -26,13 +26,16 @@ class Sample:
     inside
         (initial time, lead): whether the valid time is in truth, so that the pair is scored.
     dropped
-        Why initial times of the forecast are not here, one sentence each.
+        Why initial times and lead times of the forecast are not here, one sentence each.
+    unverified
+        Those of them that tell of whole lead times.
     """
 
     initial_times: np.ndarray
     leads: np.ndarray
     inside: np.ndarray
     dropped: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = ()
 
     @property
     def counts(self) -> np.ndarray:
@@ -98,16 +101,23 @@ def choose_sample(
     inside = np.isin(kept[:, None] + leads, analyses)
     used, verified = inside.any(axis=1), inside.any(axis=0)
     if not used.any():
+        limits = "".join(f", {which}={given}" for which, given in (("start", start), ("end", end)) if given is not None)
         raise VerificationError(
-            f"no valid time of {name} is in truth: initial times {_span(first['time'].values)} (start={start}, end={end}), "
-            f"lead times up to {np.timedelta64(leads[-1], 'h')}, truth {_span(analyses)}. {' '.join(dropped)} "
-            f"Give a truth that covers the forecasts."
+            f"no valid time of {name} is in truth: initial times {_span(first['time'].values)}{limits}, "
+            f"lead times up to {np.timedelta64(leads[-1], 'h')}, truth {_span(analyses)}. "
+            f"{''.join(f'{why} ' for why in dropped)}Give a truth that covers the forecasts."
         )
     if not used.all():
         dropped.append(f"{(~used).sum()} initial times have no valid time in truth.")
+    unverified = []
     if not verified.all():
-        dropped.append(f"{(~verified).sum()} lead times have no valid time in truth.")
-    return Sample(kept[used], leads[verified], inside[np.ix_(used, verified)], tuple(dropped))
+        lost = leads[~verified] / np.timedelta64(1, "h")
+        unverified = [
+            f"{lost.size} of {leads.size} lead times of {name} have no valid time in truth and are not scored: "
+            f"{', '.join(f'{hours:g}' for hours in lost[:4])}{', ...' if lost.size > 4 else ''} h (truth's step is "
+            f"{time_step(truth) / np.timedelta64(1, 'h'):g} h)."
+        ]
+    return Sample(kept[used], leads[verified], inside[np.ix_(used, verified)], (*dropped, *unverified), tuple(unverified))
 
 
 def training_spans(dataset: xr.Dataset) -> list[tuple[np.datetime64, np.datetime64]]:

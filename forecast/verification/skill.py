@@ -8,6 +8,7 @@ Datasets may lie on disk or be dask arrays of any size: blocks of initial times 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,17 +25,18 @@ from forecast.verification.inputs import (
     check_same_grid,
     forecast_channels,
     normalise_forecast,
-    normalise_grid,
     normalise_truth,
+    require_channels,
     time_step,
     unstack,
 )
 from forecast.verification.metrics import METRICS, scores, statistics_for
+from forecast.verification.plausible import VerificationWarning, doubts
 from forecast.verification.regions import LAND, WEIGHTS, region_weights
 from forecast.verification.sample import Sample, choose_sample
 from forecast.verification.significance import RESAMPLES, block_resamples, overlap_of, testable
 from forecast.verification.statistics import STATISTICS, Statistic
-from forecast.verification.training import Climatology
+from forecast.verification.training import given_climatology
 
 POOLING = {
     "fields": "mean over initial times of means over space (WeatherBench 2)",
@@ -196,6 +198,13 @@ class Statistics:
             "metric": np.asarray(list(metrics), dtype=object),
             "prediction_timedelta": self.leads,
         }
+        if self.times.size:
+            scored = (self.weights[""] > 0).any(axis=(2, 3)).sum(axis=0)
+            coords["initial_times"] = (
+                "prediction_timedelta",
+                scored.astype(np.int32),
+                {"long_name": "initial times that are scored at this lead time"},
+            )
         coords |= (
             {"region": np.asarray(self.regions, dtype=object)}
             if self.grid is None
@@ -249,29 +258,17 @@ def make_contest(
     channels = forecast_channels(next(iter(ready.values())), truth, variables)
     for name, dataset in ready.items():
         check_same_grid(dataset, truth, name)
-        forecast_channels(dataset, truth, sorted({channel.variable for channel in channels}))
+        require_channels(dataset, channels, name)
     latitude, longitude = truth["latitude"].values, truth["longitude"].values
     weights = region_weights(
         conventions.regions, latitude, longitude, truth.get("land_sea_mask"), conventions.weights, conventions.land
     )
     sample = choose_sample(ready, truth, history=0)
-    mean = None if climatology is None else _climatology(climatology, truth, channels, conventions.memory_limit)
-    return Contest(ready, {}, truth, channels, sample, mean, time_step(truth), weights)
-
-
-def _climatology(dataset: xr.Dataset, truth: xr.Dataset, channels: tuple[Channel, ...], memory_limit: int) -> Climatology:
-    dataset = normalise_grid(dataset, "climatology")
-    check_same_grid(dataset, truth, "climatology")
-    names = list(dict.fromkeys(channel.variable for channel in channels))
-    lacking = [name for name in names if name not in dataset]
-    if lacking:
-        raise VerificationError(f"climatology lacks {lacking}; it holds {list(dataset.data_vars)}. Score fewer variables.")
-    dataset = dataset[names]
-    if "hour" not in dataset.dims:
-        dataset = dataset.expand_dims(hour=np.arange(24))
-    if dataset.nbytes <= 4 * memory_limit:
-        dataset = dataset.load()
-    return Climatology(dataset, channels, str(dataset.attrs.get("comment", "given by the user")))
+    mean = None if climatology is None else given_climatology(climatology, truth, channels, conventions.memory_limit)
+    contest = Contest(ready, {}, truth, channels, sample, mean, time_step(truth), weights)
+    for sentence in (*sample.unverified, *doubts(contest)):
+        warnings.warn(sentence, VerificationWarning, stacklevel=3)
+    return contest
 
 
 def statistics(

@@ -14,7 +14,15 @@ from data_pipelines.daily_cycle import hour_of_day, mean_by_group
 from data_pipelines.dates import time_slice
 from data_pipelines.selection import select
 from data_pipelines.variables import VARIABLES, Channel
-from forecast.verification.inputs import VerificationError, stack, time_step, unstack
+from forecast.verification.inputs import (
+    VerificationError,
+    check_same_grid,
+    normalise_grid,
+    require_channels,
+    stack,
+    time_step,
+    unstack,
+)
 
 DAY = np.timedelta64(24, "h")
 HOLD_OUT_FRACTION = 1 / 3  # the last third of the training span chooses; then everything is fitted on the whole span
@@ -60,6 +68,38 @@ class Climatology:
             selection["dayofyear"] = times.dt.dayofyear
         chosen = self.dataset[list(dict.fromkeys(channel.variable for channel in self.channels))].sel(selection)
         return stack(chosen.transpose("time", ...), self.channels)
+
+
+def given_climatology(
+    dataset: xr.Dataset, truth: xr.Dataset, channels: tuple[Channel, ...], memory_limit: int = 2**27
+) -> Climatology:
+    """Take a climatology that the user gives: (hour, [dayofyear], ...) as WeatherBench 2's, or without hour.
+
+    Parameters
+    ----------
+    dataset
+        In any names, units and directions.
+    truth
+        Analyses on whose grid it must lie, in the layout of `inputs`.
+    channels
+        What is scored.
+    memory_limit
+        It is read at once if it is not larger than four times that [bytes].
+
+    Raises
+    ------
+    VerificationError
+        If it lacks what is scored, or lies on another grid.
+    """
+    dataset = normalise_grid(dataset, "climatology")
+    check_same_grid(dataset, truth, "climatology")
+    require_channels(dataset, channels, "climatology")
+    dataset = dataset[list(dict.fromkeys(channel.variable for channel in channels))]
+    if "hour" not in dataset.dims:
+        dataset = dataset.expand_dims(hour=np.arange(24))
+    if dataset.nbytes <= 4 * memory_limit:
+        dataset = dataset.load()
+    return Climatology(dataset, channels, str(dataset.attrs.get("comment", "given by the user")))
 
 
 @dataclass(frozen=True)

@@ -190,3 +190,16 @@ def test_edges_go_once_around():
     west, east = longitude_edges([0, 90, 180, 350])
     np.testing.assert_array_equal(west, [-5, 45, 135, 265])
     np.testing.assert_array_equal(east, [45, 135, 265, 355])
+
+
+def test_least_share_keeps_gaps_that_weatherbench_fills() -> None:
+    latitude, longitude = np.linspace(90, -90, 19), np.arange(0, 360, 10.0)
+    field = np.ones((19, 36))
+    field[9] = np.nan
+    dataset = xr.Dataset({"2m_temperature": (("latitude", "longitude"), field)}, {"latitude": latitude, "longitude": longitude})
+    coarse = np.linspace(90, -90, 10)  # its row at 10 N overlaps the missing one by a quarter
+    for share, rows in ((0.0, 0), (0.7, 0), (0.8, 2), (1.0, 2)):
+        regridded = regrid_conservative(dataset, coarse, longitude, least_share=share)["2m_temperature"]
+        assert np.isnan(regridded).any("longitude").sum() == rows
+    with pytest.raises(ValueError, match=r"least_share must lie in \[0, 1\]"):
+        regrid_conservative(dataset, coarse, longitude, least_share=2.0)

@@ -241,3 +241,15 @@ def test_seeps_needs_its_climatology_and_a_threshold():
     other = climatology_of_rain().rename({name: name.replace(RAIN, "rain") for name in climatology_of_rain()})
     with pytest.raises(VerificationError, match="dry_threshold of rain is not known"):
         seeps_statistic(other, "rain")
+
+
+def test_events_are_named_by_any_name_and_thresholds_in_other_units_are_refused(members, truth):
+    wanted = members.skill.events(truth, Event({"2m_temperature": 285.0}))
+    found = members.rename({"2m_temperature": "t2m"}).skill.events(truth, Event({"t2m": 285.0}))
+    xr.testing.assert_identical(found, wanted)
+    celsius = xr.DataArray(285.0 - 273.15, attrs={"units": "degC"}).expand_dims(latitude=LATITUDE, longitude=LONGITUDE)
+    xr.testing.assert_equal(members.skill.events(truth, Event({"2t": celsius})), wanted)
+    with pytest.raises(VerificationError, match=r"threshold of 2m_temperature is 11.85; wanted 150 to 350 K"):
+        Event({"t2m": 11.85})
+    with pytest.raises(VerificationError, match="threshold names a variable twice"):
+        Event({"t2m": 285.0, "2t": 285.0})

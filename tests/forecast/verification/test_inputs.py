@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
 
 from data_pipelines.store import StoreError
-from data_pipelines.variables import Channel, channels_of
+from data_pipelines.variables import VARIABLES, Channel, channels_of
 from forecast.verification.inputs import (
     VerificationError,
     check_same_grid,
@@ -17,11 +19,14 @@ from forecast.verification.inputs import (
     open_dataset,
     open_forecast,
     open_truth,
+    require_channels,
     stack,
     time_step,
     unstack,
 )
 from tests.helpers.verification import drifting_truth, imperfect_forecast
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "data_pipelines"
 
 
 @pytest.fixture
@@ -112,8 +117,14 @@ def test_one_time_and_one_level_may_be_scalars(made):
 def test_wrong_forecasts_are_refused(made):
     with pytest.raises(VerificationError, match=r"no dimension with coordinate \['prediction_timedelta'\]"):
         normalise_forecast(made.isel(prediction_timedelta=0, drop=True))
-    with pytest.raises(VerificationError, match="time must ascend"):
+    with pytest.raises(VerificationError, match="time holds 2026-01-03T12:00 twice"):
         normalise_forecast(made.isel(time=[0, 0, 1]))
+    with pytest.raises(VerificationError, match=r"time must hold dates \(datetime64\); got <U1, a, b"):
+        normalise_forecast(made.isel(time=[0, 1]).assign_coords(time=["a", "b"]))
+    plane = made.isel(latitude=0, drop=True).rename(longitude="x").expand_dims(y=2)
+    curved = plane.assign_coords(latitude=(("y", "x"), np.zeros((2, 16))), longitude=("x", np.arange(16)))
+    with pytest.raises(VerificationError, match=r"latitude has the dimensions \('y', 'x'\): a curved or projected grid"):
+        normalise_forecast(curved)
     with pytest.raises(VerificationError, match="one meridian twice"):
         normalise_forecast(made.assign_coords(longitude=np.linspace(0, 360, 16)))
     with pytest.raises(VerificationError, match="several names for one dimension"):
@@ -121,8 +132,10 @@ def test_wrong_forecasts_are_refused(made):
 
 
 def test_wrong_truth_is_refused(truth):
-    with pytest.raises(VerificationError, match="time must ascend"):
-        normalise_truth(truth.isel(time=[1, 0]))
+    with pytest.raises(VerificationError, match="time must hold at least 2 analyses"):
+        normalise_truth(truth.isel(time=[1]))
+    with pytest.raises(VerificationError, match="time holds 2026-01-01T06:00 twice"):
+        normalise_truth(truth.isel(time=[0, 1, 1]))
     with pytest.raises(VerificationError, match="no dimension"):
         normalise_truth(truth.isel(latitude=0))
 
@@ -132,8 +145,14 @@ def test_missing_variables_and_levels_are_named(truth, made):
         forecast_channels(made, truth.drop_vars("vorticity"))
     with pytest.raises(VerificationError, match=r"truth lacks \['vorticity_850'\]"):
         forecast_channels(made, truth.assign_coords(level=[500]))
-    with pytest.raises(VerificationError, match=r"\['geopotential'\] are missing in the forecast"):
+    with pytest.raises(VerificationError, match=r"score what both have: variables=\[mean_sea_level_pressure\]"):
+        forecast_channels(made, truth.drop_vars("vorticity"))
+    with pytest.raises(
+        VerificationError, match=r"\['geopotential'\] are missing in the forecast, which .*'vorticity_850'"
+    ):
         forecast_channels(made, truth, ["geopotential"])
+    with pytest.raises(VerificationError, match=r"rival lacks \['vorticity_850'\]; it has .* on levels \[500\]"):
+        require_channels(made.assign_coords(level=[500]), [Channel("vorticity", 850)], "rival")
     with pytest.raises(VerificationError, match="no variable with a lead time"):
         forecast_channels(made[[]], truth)
 
@@ -141,6 +160,100 @@ def test_missing_variables_and_levels_are_named(truth, made):
 def test_channels_that_were_not_forecast_are_left_out(truth, made):
     made.attrs["channels"] = ["vorticity_850"]
     assert forecast_channels(made, truth) == (Channel("vorticity", 850),)
+
+
+def test_channels_are_chosen_by_any_name_that_means_them(truth, made):
+    two = [data.isel(level=[0, 0]).assign_coords(level=[500, 850]) for data in (made, truth)]
+    for asked in ("vorticity_500", "vo500", "vo_500"):
+        assert forecast_channels(*two, [asked]) == (Channel("vorticity", 500),)
+    both = (Channel("vorticity", 500), Channel("vorticity", 850))
+    assert forecast_channels(*two, ["vo"]) == forecast_channels(*two, ["vorticity_500", "vorticity"]) == both
+    assert forecast_channels(two[0], truth, ["vorticity_850"]) == both[1:], "levels that truth lacks can be left out"
+
+
+def test_levels_in_pascals_and_under_other_names_are_read(made):
+    two = made.isel(level=[0, 0]).assign_coords(level=[850, 500])
+    wanted = normalise_forecast(two)
+    np.testing.assert_array_equal(wanted["level"], [500, 850])
+    for name, units in (("plev", {}), ("isobaricInPa", {}), ("pressure", {"units": "Pa"}), ("isobaricInhPa", {"units": "Pa"})):
+        pascals = two.rename(level=name).assign_coords({name: (name, [85000.0, 50000.0], units)})
+        xr.testing.assert_equal(normalise_forecast(pascals), wanted)
+    for values, units in (([85, 50], "m"), ([850.4, 850.2], "hPa"), ([850, 850], "hPa")):
+        with pytest.raises(VerificationError, match="level must hold pressures in whole hPa"):
+            normalise_forecast(two.assign_coords(level=("level", values, {"units": units})))
+
+
+def test_fields_with_their_level_in_the_name_are_stacked(made, tmp_path):
+    two = made.isel(level=[0, 0]).assign_coords(level=[500, 850])
+    two["vorticity"] = two["vorticity"] * xr.DataArray([1.0, 2.0], dims="level").astype(np.float32)
+    wanted = normalise_forecast(two)
+    flat = two.drop_vars("vorticity").drop_vars("level")
+    flat = flat.assign(
+        vo500=two["vorticity"].sel(level=500, drop=True), vorticity_850=two["vorticity"].sel(level=850, drop=True)
+    )
+    mixed = two.sel(level=[850]).assign(vo500=two["vorticity"].sel(level=500, drop=True))
+    flat.to_netcdf(tmp_path / "flat.nc")
+    for dataset in (flat, mixed, xr.open_dataset(tmp_path / "flat.nc", decode_timedelta=True)):
+        found = normalise_forecast(dataset)
+        xr.testing.assert_allclose(found[list(wanted.data_vars)], wanted)
+    assert found["vorticity"].chunks is not None, "nothing is read to put a dimension in front"
+    with pytest.raises(VerificationError, match="several names for vorticity, vo850 among them"):
+        normalise_forecast(two.assign(vo850=two["vorticity"].sel(level=850, drop=True)))
+
+
+def test_any_order_of_times_and_leads_is_read_as_the_same(made):
+    shuffled = made.isel(time=[2, 0, 3, 1], prediction_timedelta=slice(None, None, -1))
+    xr.testing.assert_identical(normalise_forecast(shuffled), normalise_forecast(made))
+
+
+def test_lead_times_without_units_are_refused(made):
+    bare = made.assign_coords(prediction_timedelta=[0.25 * k for k in range(8)])
+    with pytest.raises(VerificationError, match=r"got '' with 0.0, 0.25, ..., 1.75. Say them: .*'hours'"):
+        normalise_forecast(bare)
+
+
+def test_files_with_a_scalar_time_joined_along_a_new_dimension(made):
+    joined = xr.concat([made.isel(time=k) for k in range(4)], "init_time", coords="different", compat="equals")
+    assert joined["time"].dims == ("init_time",)
+    xr.testing.assert_equal(normalise_forecast(joined), normalise_forecast(made))
+
+
+def test_valid_times_that_contradict_are_refused(made):
+    valid = made["time"] + made["prediction_timedelta"]
+    with pytest.raises(VerificationError, match="valid_time is not initial time plus lead time, but 12.0 h later"):
+        normalise_forecast(made.assign_coords(valid_time=valid + np.timedelta64(12, "h")))
+
+
+def test_unknown_dimensions_are_asked_to_be_renamed(made):
+    strange = made.rename(time="run", latitude="row")
+    with pytest.raises(VerificationError, match=r"initial time \(time, init_time, .*ds.rename\({'run': 'time'}\)"):
+        normalise_forecast(strange)
+
+
+def test_files_of_a_folder_or_glob_are_one_forecast(truth, made, tmp_path):
+    (tmp_path / "centre").mkdir()
+    for k in range(4):
+        one = made.isel(time=k).rename(mean_sea_level_pressure="msl", vorticity="vo")
+        one[["msl"]].to_netcdf(tmp_path / "centre" / f"surface_{9 - k}.nc")
+        one[["vo"]].to_netcdf(tmp_path / "centre" / f"levels_{k}.nc")
+    wanted = normalise_forecast(made)
+    for path in (tmp_path / "centre", tmp_path / "centre" / "*.nc"):
+        found = open_forecast(path)
+        xr.testing.assert_equal(found[list(wanted.data_vars)], wanted)
+        assert found["vorticity"].chunks is not None
+    for part in range(3):
+        truth.isel(time=slice(part * 10, part * 10 + 10)).to_netcdf(tmp_path / f"truth_{part}.nc")
+    xr.testing.assert_equal(open_truth(tmp_path / "truth_*.nc"), normalise_truth(truth))
+    (made.isel(time=[0]) + 1).to_netcdf(tmp_path / "centre" / "levels_4.nc")
+    with pytest.raises(VerificationError, match="the 9 files .* do not make one whole"):
+        open_forecast(tmp_path / "centre")
+
+
+def test_grib_is_read_too(tmp_path):
+    pytest.importorskip("cfgrib", reason="the extra `grib` is not installed", exc_type=ImportError)
+    found = open_truth(GOLDEN / "era5_uk_hourly.grib")
+    assert set(found.data_vars) <= set(VARIABLES)
+    assert found["latitude"].values[0] > found["latitude"].values[-1]
 
 
 def test_another_grid_is_refused(truth, made):

@@ -12,6 +12,7 @@ from forecast.verification.config import VerifyConfig
 from forecast.verification.evaluation import evaluate
 from forecast.verification.inputs import VerificationError
 from forecast.verification.metrics import METRICS
+from forecast.verification.plausible import VerificationWarning
 from tests.helpers.verification import drifting_truth, imperfect_forecast
 
 NAME = "mean_sea_level_pressure"
@@ -80,7 +81,9 @@ def test_the_command_and_the_accessor_give_the_same_scores(tmp_path, forecast, t
 def test_any_order_direction_and_spelling_give_the_same(forecast, truth, climatology):
     turned = forecast.isel(latitude=slice(None, None, -1)).transpose("longitude", "latitude", ...)
     turned = turned.rename(time="init_time", prediction_timedelta="lead_time", latitude="lat", longitude="lon")
-    turned = turned.assign_coords(lead_time=turned["lead_time"].values / np.timedelta64(1, "h"))
+    hours = turned["lead_time"].values / np.timedelta64(1, "h")
+    turned = turned.assign_coords(lead_time=("lead_time", hours, {"units": "hours"})).isel(lead_time=slice(None, None, -1))
+    turned = turned.isel(init_time=slice(None, None, -1))
     straight = forecast.skill.score(truth, ["rmse", "acc"], climatology=climatology, interval=None)
     other = turned.skill.score(
         truth.isel(latitude=slice(None, None, -1)), ["rmse", "acc"], climatology=climatology.transpose(), interval=None
@@ -342,3 +345,28 @@ def test_ensembles_are_scored(forecast, truth):
     ranks = members.skill.rank_histogram(truth)
     assert ranks[NAME].sizes["rank"] == 6
     np.testing.assert_allclose(ranks[NAME].sum("rank"), 1)
+
+
+def test_how_many_forecasts_each_lead_time_is_scored_over_is_told(forecast, truth):
+    shorter = truth.isel(time=slice(0, -4))
+    scores = forecast.skill.score(shorter, ["rmse"], interval=None)
+    valid = forecast["time"] + scores["prediction_timedelta"]
+    np.testing.assert_array_equal(scores["initial_times"], valid.isin(shorter["time"]).sum("time"))
+    assert scores["initial_times"].values.min() < scores["initial_times"].values.max()
+    by_hour = forecast.skill.score(shorter, ["rmse"], by="hour", interval=None)
+    np.testing.assert_array_equal(by_hour["initial_times"].sum("group"), scores["initial_times"])
+
+
+def test_lead_times_that_truth_lacks_are_warned_of(forecast, truth):
+    daily = truth.isel(time=slice(None, None, 2))
+    with pytest.warns(VerificationWarning, match=r"\d+ of \d+ lead times of forecast have .*truth's step is 12 h"):
+        forecast.isel(time=slice(None, None, 2)).skill.rmse(daily)
+
+
+def test_single_scores_are_made_of_chosen_variables(forecast, truth, climatology):
+    for score in (
+        forecast.skill.rmse(truth, variables=["vo"]),
+        forecast.skill.acc(truth, climatology, variables=["vorticity_850"]),
+        forecast.skill.spectra(truth, variables=["vorticity"]),
+    ):
+        assert list(score.data_vars) == ["vorticity"]
