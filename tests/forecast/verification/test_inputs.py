@@ -147,9 +147,7 @@ def test_missing_variables_and_levels_are_named(truth, made):
         forecast_channels(made, truth.assign_coords(level=[500]))
     with pytest.raises(VerificationError, match=r"score what both have: variables=\[mean_sea_level_pressure\]"):
         forecast_channels(made, truth.drop_vars("vorticity"))
-    with pytest.raises(
-        VerificationError, match=r"\['geopotential'\] are missing in the forecast, which .*'vorticity_850'"
-    ):
+    with pytest.raises(VerificationError, match=r"\['geopotential'\] are missing in the forecast, which .*'vorticity_850'"):
         forecast_channels(made, truth, ["geopotential"])
     with pytest.raises(VerificationError, match=r"rival lacks \['vorticity_850'\]; it has .* on levels \[500\]"):
         require_channels(made.assign_coords(level=[500]), [Channel("vorticity", 850)], "rival")
@@ -178,6 +176,8 @@ def test_levels_in_pascals_and_under_other_names_are_read(made):
     for name, units in (("plev", {}), ("isobaricInPa", {}), ("pressure", {"units": "Pa"}), ("isobaricInhPa", {"units": "Pa"})):
         pascals = two.rename(level=name).assign_coords({name: (name, [85000.0, 50000.0], units)})
         xr.testing.assert_equal(normalise_forecast(pascals), wanted)
+    high = two.rename(level="plev").assign_coords(plev=[1000.0, 100.0])
+    np.testing.assert_array_equal(normalise_forecast(high)["level"], [1, 10])
     for values, units in (([85, 50], "m"), ([850.4, 850.2], "hPa"), ([850, 850], "hPa")):
         with pytest.raises(VerificationError, match="level must hold pressures in whole hPa"):
             normalise_forecast(two.assign_coords(level=("level", values, {"units": units})))
@@ -222,6 +222,10 @@ def test_valid_times_that_contradict_are_refused(made):
     valid = made["time"] + made["prediction_timedelta"]
     with pytest.raises(VerificationError, match="valid_time is not initial time plus lead time, but 12.0 h later"):
         normalise_forecast(made.assign_coords(valid_time=valid + np.timedelta64(12, "h")))
+    with pytest.raises(VerificationError, match=r"but 6.0, -0.0 h later"):
+        normalise_forecast(made.assign_coords(valid_time=valid.where(valid > valid[0, 0], valid + np.timedelta64(6, "h"))))
+    numbers = made.assign_coords(valid_time=("time", np.arange(4)))  # dates that nobody decoded say nothing
+    assert "valid_time" in normalise_forecast(numbers).coords
 
 
 def test_unknown_dimensions_are_asked_to_be_renamed(made):
@@ -243,7 +247,13 @@ def test_files_of_a_folder_or_glob_are_one_forecast(truth, made, tmp_path):
         assert found["vorticity"].chunks is not None
     for part in range(3):
         truth.isel(time=slice(part * 10, part * 10 + 10)).to_netcdf(tmp_path / f"truth_{part}.nc")
-    xr.testing.assert_equal(open_truth(tmp_path / "truth_*.nc"), normalise_truth(truth))
+    opened = open_truth(tmp_path / "truth_*.nc")
+    xr.testing.assert_equal(opened, normalise_truth(truth))
+    assert opened["vorticity"].chunks is not None, "lazy"
+    (tmp_path / "centre" / "levels_3.nc").rename(tmp_path / "levels_3.nc")
+    with pytest.raises(VerificationError, match="the 7 files .* do not make one whole"):
+        open_forecast(tmp_path / "centre")
+    (tmp_path / "levels_3.nc").rename(tmp_path / "centre" / "levels_3.nc")
     (made.isel(time=[0]) + 1).to_netcdf(tmp_path / "centre" / "levels_4.nc")
     with pytest.raises(VerificationError, match="the 9 files .* do not make one whole"):
         open_forecast(tmp_path / "centre")
@@ -251,7 +261,10 @@ def test_files_of_a_folder_or_glob_are_one_forecast(truth, made, tmp_path):
 
 def test_grib_is_read_too(tmp_path):
     pytest.importorskip("cfgrib", reason="the extra `grib` is not installed", exc_type=ImportError)
-    found = open_truth(GOLDEN / "era5_uk_hourly.grib")
+    (tmp_path / "centre").mkdir()
+    (tmp_path / "centre" / "uk.grib").symlink_to(GOLDEN / "era5_uk_hourly.grib")
+    found = open_truth(tmp_path / "centre")
+    xr.testing.assert_equal(found, open_truth(GOLDEN / "era5_uk_hourly.grib"))
     assert set(found.data_vars) <= set(VARIABLES)
     assert found["latitude"].values[0] > found["latitude"].values[-1]
 

@@ -46,6 +46,8 @@ def test_other_units_are_doubted_where_no_range_tells(truth, made):
     assert len(sentences) == 2
     assert sentences[0].startswith("theirs: vorticity_500 is 9.")
     assert "Is it in s-1? If not, say its units" in sentences[0]
+    smaller = made.assign(vorticity=made["vorticity"] / 9.8)
+    assert found(smaller, truth)[0].startswith("theirs: vorticity_500 is 0.1")
 
 
 def test_what_is_upside_down_or_turned_is_doubted(truth, made):
@@ -86,13 +88,15 @@ def test_rain_summed_up_since_the_initial_time_is_doubted():
     (sentence,) = found(*rain(accumulate=True))
     assert "total_precipitation_6hr never becomes less with lead time" in sentence
     assert "ds.diff('prediction_timedelta')" in sentence
-    for theirs, truth in (rain(accumulate=False), rain(accumulate=True, leads=3)):
+    fields, sums = rain(accumulate=False)
+    wetter = fields * xr.DataArray(np.arange(1.0, 7.0), dims="prediction_timedelta")
+    for theirs, truth in ((fields, sums), (wetter, sums), rain(accumulate=True, leads=3)):
         assert doubts(make_contest({"theirs": theirs}, truth, None, Conventions(), None)) == []
 
 
 def test_forecasts_of_far_times_are_not_compared(truth, made):
     late = made.assign_coords(prediction_timedelta=made["prediction_timedelta"] + np.timedelta64(5, "D"))
-    late = late.assign_coords(latitude=made["latitude"].values[::-1])
+    late = late.assign_coords(time=made["time"] - np.timedelta64(5, "D"), latitude=made["latitude"].values[::-1])
     contest = make_contest({"theirs": late}, truth, None, Conventions(), None)
     assert contest.sample.inside.any()
     assert doubts(contest) == []
