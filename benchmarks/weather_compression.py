@@ -92,10 +92,11 @@ def seconds_of(models: dict[str, Any]) -> dict[str, float]:
 def store() -> None:
     """Time the forms and write the result."""
     from forecast.layers.compression import CompressionConfig
+    from forecast.puyun import PuYun
     from forecast.stages import shipped_checkpoint
-    from forecast.training.subject import load_puyun
+    from forecast.training.subject import load_network
 
-    short = load_puyun(str(shipped_checkpoint("short")))
+    short = load_network(str(shipped_checkpoint("short")), PuYun)
     models, left = {"dense": short}, {"dense": 0.0}
     for form, settings in FORMS.items():
         if settings:

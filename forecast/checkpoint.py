@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -36,9 +36,44 @@ LARGEST_HEADER = 100_000_000  # bytes of names and shapes; the limit of safetens
 # Networks that a checkpoint may name, and the module of each. A name that is not here is refused, never imported.
 MODELS = {"PuYun": "forecast.puyun", "Simulator": "forecast.wave_simulator"}
 
+Network = TypeVar("Network", bound=type)
+
 
 class CheckpointError(ForecastError):
     """A checkpoint that is not there, not whole, or not for this code."""
+
+
+def register_network(network: Network) -> Network:
+    """Let checkpoints and trainings name a network of other code; a decorator.
+
+    It holds in a process that has imported that code. A checkpoint imports nothing.
+
+    Raises
+    ------
+    CheckpointError
+        If a network of another module has that name.
+    """
+    name, module = network.__name__, network.__module__
+    if MODELS.setdefault(name, module) != module:
+        raise CheckpointError(f"the name {name} is taken by {MODELS[name]}; rename the network of {module}.")
+    return network
+
+
+def find_network(name: str) -> type[Any]:
+    """The network of a name.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none.
+    """
+    if name not in MODELS:
+        raise CheckpointError(
+            f"network must be one of {sorted(MODELS)}; got {name!r}. Import the code that registers it first "
+            "(forecast.checkpoint.register_network)."
+        )
+    network: type[Any] = getattr(importlib.import_module(MODELS[name]), name)
+    return network
 
 
 @dataclass(frozen=True)
@@ -113,7 +148,7 @@ def save_checkpoint(
     """
     name = type(model).__name__
     if name not in MODELS:
-        raise CheckpointError(f"model must be one of {sorted(MODELS)}; got {name}. Add it to forecast.checkpoint.MODELS.")
+        raise CheckpointError(f"model must be one of {sorted(MODELS)}; got {name}. Let forecast.checkpoint.register_network know it.")
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     for key, value in weights.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
@@ -166,7 +201,7 @@ def load_checkpoint(folder: str | Path, device: torch.device | str = "cpu") -> F
     """
     description = read_description(folder)
     weights = _read_weights(Path(folder) / WEIGHTS, description.weights_sha256)
-    network = getattr(importlib.import_module(MODELS[description.model]), description.model)
+    network = find_network(description.model)
     try:
         kind = getattr(network, "requirements_class", Requirements)
         requirements = kind(**{key: _as_tuple(value) for key, value in description.requirements.items()})

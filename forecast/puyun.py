@@ -9,26 +9,24 @@ units of its own standard deviation, and it knows the lead time of its input.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from data_pipelines.forcings import forcing_fields
-from data_pipelines.variables import VARIABLES, Channel
 from forecast.layers.compression import CompressionConfig, approximate, closed
 from forecast.layers.large_kernel_attention import ChannelNorm
 from forecast.layers.latent import Latent
 from forecast.layers.mixers import MIXERS
 from forecast.layers.patches import check_patch, patch_embedding, patch_unembedding
-from forecast.layers.time_embedding import TimeEmbedding, feature_count, time_features
-from forecast.requirements import GRID_TOLERANCE, Requirements
+from forecast.layers.time_embedding import TimeEmbedding, feature_count
+from forecast.requirements import Requirements
+from forecast.tendency_network import TendencyNetwork
 
 
 @dataclass
@@ -120,7 +118,7 @@ class Block(nn.Module):
         return x + self.dense(torch.addcmul(shift, self.norm_dense(x), 1 + gain))
 
 
-class PuYun(nn.Module):
+class PuYun(TendencyNetwork):
     """Forecaster from `requirements.history` states to the next one, in physical units on both sides.
 
     Sizes in `configs/forecast/model`, with their trainable parameters (a test counts them):
@@ -148,26 +146,12 @@ class PuYun(nn.Module):
     ValueError
         If the grid cannot be divided into patches, or the statistics lack a channel, are of another grid, or cannot
         normalise: a field that never changes has a standard deviation of 0.
-
-    Notes
-    -----
-    A variable that `data_pipelines.variables` does not know is taken for a scalar: across a pole it keeps its sign.
     """
 
-    mean: Tensor
-    deviation: Tensor
-    tendency: Tensor
-    mean_field: Tensor
-    deviation_field: Tensor
-    calibration: Tensor
-    daily_cycle: Tensor
-    position: Tensor
-    odd_input: Tensor
+    config_class = PuYunConfig
 
     def __init__(self, config: PuYunConfig, requirements: Requirements, statistics: xr.Dataset | None = None) -> None:
-        super().__init__()
-        self.config = config
-        self.requirements = requirements
+        super().__init__(config, requirements, statistics)
         rows, columns = requirements.grid_shape
         has_poles = requirements.has_poles
         check_patch(rows, columns, config.patch, has_poles)
@@ -175,56 +159,13 @@ class PuYun(nn.Module):
         self.latent = Latent(
             latent_rows, columns // config.patch, has_poles, fast_filters=config.fast_filters, compression=config.compression
         )
-        channels = len(requirements.channels)
-        self.rows = slice(0, rows)  # those of the globe that are here, see `forecast.spatial_sharding`
-
-        self._register_normalisation(statistics)
-        latitude = torch.deg2rad(torch.tensor(requirements.latitude, dtype=torch.float32)).view(1, -1, 1)
-        self.register_buffer(
-            "position", torch.cat([latitude.sin(), latitude.cos()]).expand(2, rows, columns).clone(), persistent=False
-        )
-        odd = [-1.0 if _is_odd(Channel.parse(name).variable) else 1.0 for name in requirements.channels]
-        self.register_buffer("odd_input", self._input_signs(torch.tensor(odd)), persistent=False)
-
-        inputs = channels * (requirements.history + 2) + len(requirements.forcings) + 2
         edges: dict[str, Any] = {"has_poles": has_poles, "compression": config.compression}
-        self.embedding = patch_embedding(inputs, config.width, config.patch, **edges)
+        self.embedding = patch_embedding(self.input_count, config.width, config.patch, **edges)
         self.time_embedding = TimeEmbedding(feature_count(requirements.history + 1), config.width)
         self.stages = nn.ModuleList(nn.ModuleList(Block(config, self.latent) for _ in range(blocks)) for blocks in config.depth)
-        self.head = patch_unembedding(config.width * len(config.depth), channels, config.patch, **edges)
+        outputs = config.width * len(config.depth)
+        self.head = patch_unembedding(outputs, len(requirements.channels), config.patch, **edges)
         closed(self.head)
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], requirements: Requirements) -> PuYun:
-        """The network of a checkpoint's JSON, without its weights."""
-        return cls(PuYunConfig(**config), requirements)
-
-    def to_config(self) -> dict[str, Any]:
-        """What `from_config` needs."""
-        return asdict(self.config)
-
-    def load_weights_of(self, others: Sequence[PuYun]) -> None:
-        """Take over the mean of the trained parameters of networks of the same form, and keep this one's own statistics.
-
-        Raises
-        ------
-        ValueError
-            If one of them has another form.
-        """
-        own = {name: tuple(value.shape) for name, value in self.named_parameters()}
-        for other in others:
-            theirs = {name: tuple(value.shape) for name, value in other.named_parameters()}
-            if own != theirs:
-                differing = sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
-                raise ValueError(
-                    f"the initial checkpoint has another form than the model: {len(differing)} parameters differ, "
-                    f"{differing[0]} first ({theirs.get(differing[0])} there, {own.get(differing[0])} here). "
-                    f"Give the model the checkpoint's settings: {other.to_config()}."
-                )
-        weights = [dict(other.named_parameters()) for other in others]
-        with torch.no_grad():
-            for name, value in self.named_parameters():
-                value.copy_(torch.stack([one[name] for one in weights]).mean(dim=0))
 
     def compressed(self, compression: CompressionConfig) -> tuple[PuYun, dict[str, float]]:
         """The same network with compressed convolutions that approximate its own: a start to fine-tune from.
@@ -239,94 +180,6 @@ class PuYun(nn.Module):
             other.get_buffer(name).copy_(value)
         return other.to(self.position.device), errors
 
-    def _register_normalisation(self, statistics: xr.Dataset | None) -> None:
-        shape = (len(self.requirements.channels), *self.requirements.grid_shape)
-        if statistics is None:
-            values = {
-                "mean": np.zeros(shape[0]), "deviation": np.ones(shape[0]), "tendency": np.ones(shape[0]),
-                "mean_field": np.zeros(shape), "deviation_field": np.ones(shape),
-            }  # fmt: skip
-        else:
-            _check_statistics(statistics, self.requirements)
-            chosen = statistics.sel(channel=list(self.requirements.channels))
-            values = {
-                "mean": chosen["mean"].values,
-                "deviation": chosen["standard_deviation"].values,
-                "tendency": chosen["tendency_standard_deviation"].values,
-                "mean_field": chosen["mean_field"].values,
-                "deviation_field": chosen["standard_deviation_field"].values,
-            }
-        for name in ("mean", "deviation", "tendency"):
-            self.register_buffer(name, torch.tensor(values[name], dtype=torch.float32).view(-1, 1, 1))
-        for name in ("mean_field", "deviation_field"):
-            self.register_buffer(name, torch.tensor(values[name], dtype=torch.float32))
-        if self.config.calibrated_steps:
-            weights = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
-            self.register_buffer("calibration", weights.repeat(self.config.calibrated_steps, 1, *shape[:2]))
-            self.register_buffer("daily_cycle", self.mean_field.repeat(self.requirements.phases_per_day, 1, 1, 1))
-
-    def _input_signs(self, odd: Float[Tensor, " channel"]) -> Float[Tensor, " input"]:
-        """Which of the network's inputs change sign across the pole: frames and mean fields of vector components."""
-        even = torch.ones_like(odd)
-        fields = [odd] * self.requirements.history + [odd, even]
-        return torch.cat([*fields, torch.ones(len(self.requirements.forcings) + 2)])
-
-    def inputs_at(
-        self, time: np.ndarray, lead_hours: np.ndarray, device: torch.device | str = "cpu"
-    ) -> tuple[Float[Tensor, "batch forcing lat lon"], Float[Tensor, "batch feature"]]:
-        """Forcings at the target time, and features of the times.
-
-        Parameters
-        ----------
-        time
-            Valid time of the last input frame, datetime64, shape (batch,).
-        lead_hours
-            Its lead time [h], shape (batch,).
-        """
-        need = self.requirements
-        target = time + need.step
-        forcings = forcing_fields(need.forcings, target, np.asarray(need.latitude[self.rows]), np.asarray(need.longitude))
-        frames = [time - back * need.step for back in range(need.history - 1, -1, -1)]
-        features = time_features([*frames, target], lead_hours)
-        return torch.from_numpy(forcings).to(device), torch.from_numpy(features).to(device)
-
-    def forward(
-        self,
-        frames: Float[Tensor, "batch history channel lat lon"],
-        forcings: Float[Tensor, "batch forcing lat lon"],
-        features: Float[Tensor, "batch feature"],
-    ) -> Float[Tensor, "batch channel lat lon"]:
-        """The state one step after the last of `frames`, in the same physical units."""
-        return frames[:, -1] + self.tendency * self.normalised_tendency(frames, forcings, features).float()
-
-    @property
-    def is_calibrated(self) -> bool:
-        """Whether `calibrated` changes anything."""
-        return self.config.calibrated_steps > 0
-
-    def calibrated(
-        self,
-        fields: Float[Tensor, "batch channel lat lon"],
-        initial: Float[Tensor, "batch channel lat lon"],
-        initial_time: np.ndarray,
-        lead_hours: int,
-    ) -> Float[Tensor, "batch channel lat lon"]:
-        """Weigh the anomalies of the forecast and of its initial state, see `forecast.calibration`.
-
-        Anomalies are from the mean of the hour of day. What is carried on to the next step is `fields`, not this. At lead
-        time 0 there is nothing to weigh.
-        """
-        if not self.is_calibrated or lead_hours <= 0:
-            return fields
-        step = min(round(lead_hours / self.requirements.step_hours), self.config.calibrated_steps)
-        of_forecast, of_initial = self.calibration[step - 1, ..., None]
-        usual = self.usual_state(initial_time + np.timedelta64(lead_hours, "h"))
-        return usual + of_forecast * (fields - usual) + of_initial * (initial - self.usual_state(initial_time))
-
-    def usual_state(self, time: np.ndarray) -> Float[Tensor, "batch channel lat lon"]:
-        """Mean state of the training span at the hour of day of each time (datetime64)."""
-        return self.daily_cycle[torch.from_numpy(self.requirements.phase_of_day(time)).to(self.daily_cycle.device)]
-
     def normalised_tendency(
         self,
         frames: Float[Tensor, "batch history channel lat lon"],
@@ -334,7 +187,7 @@ class PuYun(nn.Module):
         features: Float[Tensor, "batch feature"],
     ) -> Float[Tensor, "batch channel lat lon"]:
         """Change over one step in units of its standard deviation."""
-        x = self._normalised_input(frames, forcings).contiguous(memory_format=torch.channels_last)
+        x = self.normalised_input(frames, forcings).contiguous(memory_format=torch.channels_last)
         x = self.embedding(x, self.odd_input)
         time = self.time_embedding(features)
         outputs = []
@@ -346,49 +199,3 @@ class PuYun(nn.Module):
 
     def _recomputes(self) -> bool:
         return self.config.gradient_checkpointing and self.training and torch.is_grad_enabled()
-
-    def _normalised_input(
-        self, frames: Float[Tensor, "batch history channel lat lon"], forcings: Float[Tensor, "batch forcing lat lon"]
-    ) -> Float[Tensor, "batch input lat lon"]:
-        batch = frames.shape[0]
-        anomalies = (frames - self.mean_field) / self.deviation
-        climate = torch.cat(
-            [(self.mean_field - self.mean) / self.deviation, self.deviation_field / self.deviation, self.position]
-        )
-        climate = climate.expand(batch, *climate.shape)
-        split = 2 * len(self.requirements.channels)
-        return torch.cat([anomalies.flatten(1, 2), climate[:, :split], forcings, climate[:, split:]], dim=1)
-
-    def parameter_count(self) -> int:
-        """Trainable numbers."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
-
-def _is_odd(variable: str) -> bool:
-    known = VARIABLES.get(variable)
-    return known is not None and known.odd_across_pole
-
-
-def _check_statistics(statistics: xr.Dataset, requirements: Requirements) -> None:
-    there = [str(name) for name in statistics["channel"].values]
-    missing = [name for name in requirements.channels if name not in there]
-    if missing:
-        raise ValueError(f"statistics lack the channels {missing}; they have {there}. Compute them of the same analysis.")
-    for axis in ("latitude", "longitude"):
-        have, wanted = np.asarray(statistics[axis].values, dtype=float), np.asarray(getattr(requirements, axis))
-        if have.shape != wanted.shape or not np.allclose(have, wanted, atol=GRID_TOLERANCE, rtol=0):
-            raise ValueError(
-                f"statistics are of another grid: {axis} has {have.size} points from {have[0]:g} to {have[-1]:g}; the model's "
-                f"has {wanted.size} from {wanted[0]:g} to {wanted[-1]:g}. Compute them of the same analysis."
-            )
-    chosen = statistics.sel(channel=list(requirements.channels))
-    for name in ("mean", "standard_deviation", "tendency_standard_deviation", "mean_field", "standard_deviation_field"):
-        values = chosen[name].values
-        lowest = 0.0 if name.endswith("deviation") else -np.inf
-        good = np.isfinite(values) & (values > lowest)
-        if not good.all():
-            bad = [channel for channel, one in zip(requirements.channels, good, strict=True) if not one.all()]
-            raise ValueError(
-                f"{name} of {bad} must be finite{' and above 0' if lowest == 0.0 else ''} to normalise by; a field that never "
-                "changes, or lacks points (NaN) such as sea temperature on land, cannot be a channel. Leave it out."
-            )

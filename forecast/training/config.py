@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from forecast.puyun import PuYunConfig
 from forecast.rollout import PRECISIONS
@@ -76,6 +77,9 @@ class TrainingConfig:
         Stores to learn from, by any name; the first one gives the grid and the statistics, and its span is the training span.
     channels
         Fields of the state.
+    network, network_settings
+        Another network of the weather to train in place of `PuYun`, by the name under which `forecast.checkpoint.register_network`
+        knows it, and its settings; PuYun's are `model`.
     simulator
         A wave simulator to train in place of the weather's network (`model`); sources are wave stores then.
     static
@@ -133,6 +137,8 @@ class TrainingConfig:
     forcings: list[str] = field(default_factory=lambda: ["cos_zenith"])
     history: int = 2
     model: PuYunConfig = field(default_factory=PuYunConfig)
+    network: str = "PuYun"
+    network_settings: dict[str, Any] = field(default_factory=dict)
     simulator: SimulatorConfig | None = None
     static: list[str] = field(default_factory=lambda: ["wave_speed", "mask"])
     lead_until_steps: int = 0
@@ -179,6 +185,12 @@ class TrainingConfig:
         for name in ("batch_size", "replay_buffer", "unroll", "validate_every", "lead_until_hours", "accumulate", "bands"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        if self.network == "PuYun" and self.network_settings:
+            raise ValueError(
+                f"network_settings are those of another network; PuYun's are model. Got {sorted(self.network_settings)}."
+            )
+        if self.network != "PuYun" and self.bands > 1:
+            raise ValueError(f"bands are of PuYun; {self.network} needs whole globes. Got bands={self.bands}, use 1.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {PRECISIONS}; got {self.precision!r}.")
         if bool(self.simulator) != bool(self.lead_until_steps):

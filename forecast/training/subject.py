@@ -7,10 +7,10 @@ carries them on, what an error is and how lead times count.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -21,12 +21,15 @@ from data_pipelines.daily_cycle import mean_by_group
 from data_pipelines.statistics import compute_statistics
 from data_pipelines.store import data_hash
 from forecast.calibration import combine, load_moments
-from forecast.checkpoint import load_checkpoint
+from forecast.checkpoint import find_network, load_checkpoint
 from forecast.losses import ALL_ROWS, WeightedError, channel_weights
 from forecast.puyun import PuYun
 from forecast.requirements import Requirements
+from forecast.tendency_network import TendencyNetwork
 from forecast.training.config import TrainingConfig
 from forecast.training.source import Source
+
+AnyNetwork = TypeVar("AnyNetwork", bound=TendencyNetwork)
 
 
 class Subject(Protocol):
@@ -94,16 +97,18 @@ class Weather:
                 f"got {config.lead_until_hours}."
             )
 
-    def build_model(self) -> PuYun:
-        """PuYun, calibrated if that is asked for."""
+    def build_model(self) -> TendencyNetwork:
+        """PuYun, or the network that is named; calibrated if that is asked for."""
         config = self.config
         statistics = compute_statistics(self.sources[0].analysis)
         for source, settings in zip(self.sources[1:], list(config.sources.values())[1:], strict=True):
             if settings.match_statistics:
                 source.match(compute_statistics(source.analysis), statistics)
         calibrated_steps = self.last_lead if config.calibrate or config.calibration_from else 0
-        model = PuYun(replace(config.model, calibrated_steps=calibrated_steps), self.requirements, statistics)
-        initial = [load_puyun(path) for path in config.initial]
+        network = _network(config.network)
+        settings = asdict(config.model) if network is PuYun else config.network_settings
+        model = network.from_config(settings | {"calibrated_steps": calibrated_steps}, self.requirements, statistics)
+        initial = [load_network(path, network) for path in config.initial]
         if initial:
             model.load_weights_of([_in_form_of(model, one) for one in initial])
         if calibrated_steps:
@@ -162,18 +167,27 @@ class Weather:
         }
 
 
-def load_puyun(path: str) -> PuYun:
-    """Load a checkpoint that must be PuYun's."""
+def _network(name: str) -> type[TendencyNetwork]:
+    network = find_network(name)
+    if not issubclass(network, TendencyNetwork):
+        raise ValueError(f"network must be one of the weather's (a TendencyNetwork); {name} is none. Set simulator for waves.")
+    return network
+
+
+def load_network(path: str, network: type[AnyNetwork]) -> AnyNetwork:
+    """Load a checkpoint that must be of this network."""
     model = load_checkpoint(Path(path), "cpu")
-    if not isinstance(model, PuYun):
+    if not isinstance(model, network):
         raise ValueError(
-            f"initial must hold checkpoints of PuYun; {path} is a {type(model).__name__}. Train it with its own code."
+            f"initial must hold checkpoints of {network.__name__}; {path} is a {type(model).__name__}. Train it with its own code."
         )
     return model
 
 
-def _in_form_of(model: PuYun, initial: PuYun) -> PuYun:
+def _in_form_of(model: TendencyNetwork, initial: TendencyNetwork) -> TendencyNetwork:
     """An initial network as it is, or approximated where the model to train is compressed and it is not."""
+    if not (isinstance(model, PuYun) and isinstance(initial, PuYun)):
+        return initial
     compression = model.config.compression
     if not compression.is_on or initial.config.compression.is_on:
         return initial

@@ -14,7 +14,7 @@ from data_pipelines.dates import first_moment, last_moment
 from forecast.calibration import Moments, fit_weights, moments_of
 from forecast.forecaster import Forecaster
 from forecast.losses import row_weights
-from forecast.puyun import PuYun
+from forecast.tendency_network import TendencyNetwork
 from forecast.training.config import TrainingConfig
 from forecast.training.parallel import Place
 from forecast.training.source import Source, Streamed
@@ -94,7 +94,7 @@ class Validation:
         stepper: Stepper,
         whole: Source,
         earlier: Sequence[Forecaster],
-        average: PuYun,
+        average: TendencyNetwork,
         place: Place,
     ) -> None:
         self.config, self.stepper, self.whole = config, stepper, whole
