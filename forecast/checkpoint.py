@@ -148,7 +148,9 @@ def save_checkpoint(
     """
     name = type(model).__name__
     if name not in MODELS:
-        raise CheckpointError(f"model must be one of {sorted(MODELS)}; got {name}. Let forecast.checkpoint.register_network know it.")
+        raise CheckpointError(
+            f"model must be one of {sorted(MODELS)}; got {name}. Let forecast.checkpoint.register_network know it."
+        )
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     for key, value in weights.items():
         if value.is_floating_point() and not torch.isfinite(value).all():

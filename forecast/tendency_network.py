@@ -1,8 +1,8 @@
 """What the networks of the weather have in common: states in, the state one step later out, whatever lies between.
 
 A network normalises what it is given, and what it makes is the tendency in units of its own standard deviation. So losses,
-replay, roll-outs, calibration and checkpoints are the same for all; a network of another form (`benchmarks/skill/peers`) says no
-more than how it comes from normalised fields to a normalised tendency.
+replay, roll-outs, calibration and checkpoints are the same for all; a network of another form (`benchmarks/skill/peers`) says
+no more than how it comes from normalised fields to a normalised tendency.
 """
 
 from __future__ import annotations

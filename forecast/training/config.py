@@ -78,8 +78,8 @@ class TrainingConfig:
     channels
         Fields of the state.
     network, network_settings
-        Another network of the weather to train in place of `PuYun`, by the name under which `forecast.checkpoint.register_network`
-        knows it, and its settings; PuYun's are `model`.
+        Another network of the weather to train in place of `PuYun`, by the name under which
+        `forecast.checkpoint.register_network` knows it, and its settings; PuYun's are `model`.
     simulator
         A wave simulator to train in place of the weather's network (`model`); sources are wave stores then.
     static

@@ -101,8 +101,8 @@ class Weather:
         """PuYun, or the network that is named; calibrated if that is asked for."""
         config = self.config
         statistics = compute_statistics(self.sources[0].analysis)
-        for source, settings in zip(self.sources[1:], list(config.sources.values())[1:], strict=True):
-            if settings.match_statistics:
+        for source, of_source in zip(self.sources[1:], list(config.sources.values())[1:], strict=True):
+            if of_source.match_statistics:
                 source.match(compute_statistics(source.analysis), statistics)
         calibrated_steps = self.last_lead if config.calibrate or config.calibration_from else 0
         network = _network(config.network)
@@ -179,7 +179,8 @@ def load_network(path: str, network: type[AnyNetwork]) -> AnyNetwork:
     model = load_checkpoint(Path(path), "cpu")
     if not isinstance(model, network):
         raise ValueError(
-            f"initial must hold checkpoints of {network.__name__}; {path} is a {type(model).__name__}. Train it with its own code."
+            f"initial must hold checkpoints of {network.__name__}; {path} is a {type(model).__name__}. Train it with its own "
+            "code."
         )
     return model
 

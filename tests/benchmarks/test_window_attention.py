@@ -1,7 +1,6 @@
-"""The peer of attention in windows: persistence at first, no seam, and nothing looks across poles or into padding."""
+"""The peer of attention in windows: no seam, and nothing looks across poles or into padding. See also test_peers.py."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from benchmarks.skill.peers.window_attention import (
     join_windows,
     split_windows,
 )
-from forecast.checkpoint import load_checkpoint, save_checkpoint
 from forecast.requirements import Requirements
 from tests.helpers.puyun import make_requirements, make_statistics
 
@@ -80,25 +78,6 @@ def test_forecast_has_the_shape_of_the_grid(rows: int, columns: int, patch: int)
     out = model(*inputs_for(model))
     assert out.shape == (2, 3, rows, columns)
     assert torch.isfinite(out).all()
-
-
-def test_untrained_network_forecasts_persistence() -> None:
-    model = make_network(awake=False)
-    frames, forcings, features = inputs_for(model)
-    torch.testing.assert_close(model(frames, forcings, features), frames[:, -1], rtol=0, atol=0)
-
-
-def test_turning_globe_by_whole_windows_turns_the_forecast() -> None:
-    model = make_network()
-    frames, forcings, features = inputs_for(model)
-    turn = 2 * WINDOW[1]
-    with torch.no_grad():
-        wanted = model.normalised_tendency(frames, forcings, features).roll(turn, -1)
-        model.mean_field.copy_(model.mean_field.roll(turn, -1))
-        model.deviation_field.copy_(model.deviation_field.roll(turn, -1))
-        got = model.normalised_tendency(frames.roll(turn, -1), forcings.roll(turn, -1), features)
-    assert wanted.std(dim=-1).min() > 0.01  # at every row there is something to turn, the poles included
-    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_shifted_window_reaches_around_the_globe() -> None:
@@ -179,33 +158,6 @@ def test_block_adds_nothing_at_first_but_the_clock() -> None:
     field, clock = torch.randn(2, 20, COLUMNS, WIDTH), torch.randn(2, WIDTH)
     shift = block.clock(clock)[:, None, None, WIDTH:]
     torch.testing.assert_close(block(field, clock), field + shift, rtol=0, atol=0)
-
-
-def test_clock_matters() -> None:
-    model = make_network()
-    frames, forcings, features = inputs_for(model)
-    wanted = model.normalised_tendency(frames, forcings, features)
-    later = model.inputs_at(TIME, np.full(2, 120.0))[1]
-    assert not torch.allclose(model.normalised_tendency(frames, forcings, later), wanted)
-
-
-def test_gradients_reach_all_parameters() -> None:
-    model = make_network().train()
-    model.normalised_tendency(*inputs_for(model)).square().mean().backward()
-    without = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
-    assert without == []
-    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
-
-
-def test_checkpoint_gives_the_same_forecast(tmp_path: Path) -> None:
-    model = make_network(window=(4, 9), calibrated_steps=1)
-    save_checkpoint(tmp_path, model, training_span=("2025-12-01T00", "2026-01-10T18"), data_hash="0" * 64)
-    loaded = load_checkpoint(tmp_path)
-    assert isinstance(loaded, WindowAttention)
-    assert loaded.config == model.config
-    inputs = inputs_for(model)
-    with torch.no_grad():
-        torch.testing.assert_close(loaded(*inputs), model(*inputs), rtol=0, atol=0)
 
 
 def test_columns_that_windows_do_not_divide_are_refused() -> None:

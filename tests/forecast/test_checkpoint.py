@@ -208,7 +208,7 @@ def test_a_training_span_that_ends_before_it_starts_is_refused():
 
 def test_a_model_without_a_name_in_the_list_is_refused(tmp_path, monkeypatch):
     monkeypatch.delitem(checkpoint.MODELS, "Extrapolation")
-    with pytest.raises(CheckpointError, match=r"model must be one of \['PuYun', 'Simulator'\]; got Extrapolation"):
+    with pytest.raises(CheckpointError, match=r"model must be one of \[.*'PuYun', .*\]; got Extrapolation"):
         save_checkpoint(tmp_path / "x", extrapolation(ANALYSIS), training_span=SPAN, data_hash="abc")
 
 

@@ -1,7 +1,8 @@
-"""A plain U-Net in the manner of U-Cast (2604.09041, ICML 2026): 3x3 convolutions on several resolutions, attention on the coarsest.
+"""A plain U-Net in the manner of U-Cast (2604.09041, ICML 2026): 3x3 convolutions on several resolutions.
 
-Residual blocks of group normalisation, SiLU and 3x3 convolutions, several per level, whose widths grow by 1, 2, 3, ...; the clock
-scales and shifts each block; dropout between its convolutions; full self-attention on the coarsest level; skips are concatenated.
+Residual blocks of group normalisation, SiLU and 3x3 convolutions, several per level, whose widths grow by 1, 2, 3, ...; the
+clock scales and shifts each block; dropout between its convolutions; full self-attention on the coarsest level; skips are
+concatenated.
 
 Departures: the blocks' halos follow the sphere over the poles too, where U-Cast pads with zeros and shows artefacts for it; the
 coarser grids keep the poles as rows (every second row and column), so that they are globes again.
@@ -70,9 +71,11 @@ class SphericalConv(nn.Conv2d):
     def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
         super().__init__(in_channels, channels, 3, stride=stride)
 
-    def forward(self, x: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, "batch out out_lat out_lon"]:
-        """Convolve."""
-        return super().forward(pad_sphere(x, 1, 1, has_poles=True))
+    def forward(
+        self, x: Float[Tensor, "batch channel lat lon"], odd_channels: Float[Tensor, " channel"] | None = None
+    ) -> Float[Tensor, "batch out out_lat out_lon"]:
+        """Convolve; -1 in `odd_channels` tells components of vectors."""
+        return super().forward(pad_sphere(x, 1, 1, has_poles=True, odd_channels=odd_channels))
 
 
 class ResidualBlock(nn.Module):
@@ -148,8 +151,8 @@ class UNet(TendencyNetwork):
         factor = 2 ** len(config.widths)  # the coarsest level has an even number of columns, to look across the poles
         if not requirements.has_poles or (rows - 1) % (factor // 2) or columns % factor:
             raise ValueError(
-                f"a U-Net of {len(config.widths)} levels needs a grid with poles, rows - 1 divisible by {factor // 2} and columns "
-                f"by {factor}; got {rows} x {columns}. Use fewer levels (widths) or another grid."
+                f"a U-Net of {len(config.widths)} levels needs a grid with poles, rows - 1 divisible by {factor // 2} and "
+                f"columns by {factor}; got {rows} x {columns}. Use fewer levels (widths) or another grid."
             )
         widths = [config.width * share for share in config.widths]
         clock = 2 * config.width
@@ -177,7 +180,7 @@ class UNet(TendencyNetwork):
         """Change over one step in units of its standard deviation."""
         clock = self.time_embedding(features)
         x = self.normalised_input(frames, forcings).contiguous(memory_format=torch.channels_last)
-        x = self.embedding(x)
+        x = self.embedding(x, self.odd_input)
         skips: list[Tensor] = []
         for level, blocks in enumerate(self.down):
             x = self.to_coarser[level - 1](skips[-1]) if level else x
