@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.skill.peers.icosahedral_graph import IcosahedralGraph
+from benchmarks.skill.peers.spherical_operator import SphericalOperator
 from benchmarks.skill.peers.u_net import GlobalAttention, UNet, Up
 from benchmarks.skill.peers.window_attention import WindowAttention
 from forecast.checkpoint import load_checkpoint, save_checkpoint
@@ -62,9 +64,30 @@ def _window_attention(width: int = 32, blocks: int = 2, inputs: int = 15, patch:
     return edges + blocks * block + (width + 1) * 3 * patch**2
 
 
+def _spherical_operator(width: int = 8, blocks: int = 2, degree: int = 12, inputs: int = 15) -> int:
+    """An expansion of 2."""
+    dense = width * 2 * width + 2 * width + 2 * width * width + width
+    block = (degree + 1) * 2 * width**2 + (width + 1) * 2 * width + (width + 1) * width + dense
+    encoder = (inputs + 1) * 2 * width + (2 * width + 1) * width
+    decoder = (width + inputs + 1) * 2 * width + (2 * width + 1) * 3
+    return 15 * width + (width + 1) * width + encoder + blocks * block + decoder
+
+
+def _icosahedral_graph(width: int = 8, rounds: int = 2, inputs: int = 15) -> int:
+    def small(come: int) -> int:
+        return (come + 1) * width + (width + 1) * width + 2 * width
+
+    messages = small(3 * width) + small(2 * width)
+    embeddings = small(inputs) + small(2) + 3 * small(4) + small(width)
+    head = (width + 1) * width + (width + 1) * 3
+    return 15 * width + (width + 1) * width + embeddings + (rounds + 2) * messages + rounds * (width + 1) * 2 * width + head
+
+
 PEERS = [
     Peer(UNet, {"width": 16, "widths": [1, 2], "blocks": 1, "groups": 4}, 2, _u_net(), ("second", "project_out", "head")),
     Peer(WindowAttention, {"width": 32, "blocks": 2, "expansion": 2}, 12, _window_attention(), ("norm", "head")),
+    Peer(SphericalOperator, {"width": 8, "blocks": 2, "degree": 12}, 5, _spherical_operator(), ("decoder",)),
+    Peer(IcosahedralGraph, {"width": 8, "rounds": 2, "refinements": 2}, 24, _icosahedral_graph(), ("head",)),
 ]
 every_peer = pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.network.__name__)
 
