@@ -25,7 +25,15 @@ SHORT_WAVES = 15  # zonal wavenumbers from here on: shorter than 1,900 km at 45 
 
 
 def score(
-    stores: Mapping[str, Path], members: Mapping[str, Sequence[str]], reference: str, analysis: Path, span: Sequence[str]
+    stores: Mapping[str, Path],
+    members: Mapping[str, Sequence[str]],
+    reference: str,
+    analysis: Path,
+    span: Sequence[str],
+    *,
+    leads: Sequence[int] = LEADS,
+    variables: Sequence[str] | None = None,
+    train: Path | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Score forecast stores and the fitted baselines.
 
@@ -39,6 +47,10 @@ def score(
         The row that the others are tested against.
     analysis, span
         Truth, and the first and last time that networks and baselines learned from.
+    leads, variables
+        Lead times [h], and variables (None: all).
+    train
+        Store on which baselines are fitted; None for `analysis`.
 
     Returns
     -------
@@ -48,13 +60,14 @@ def score(
     found = evaluate(
         VerifyConfig(
             str(stores[first]), str(analysis), "unused", name=first, compare={name: str(stores[name]) for name in others},
-            train=str(analysis), train_span=list(span), regions=["global"], spectrum_leads=list(LEADS), progress=False,
+            train=str(train or analysis), train_span=list(span), regions=["global"], spectrum_leads=list(leads),
+            variables=None if variables is None else list(variables), progress=False,
         )
     )  # fmt: skip
     rows = dict(members) | {name: [name] for name in found.contest.baselines}
     return {
         row: {
-            str(channel): {str(lead): _numbers(found, channel, lead, names, rows[reference]) for lead in LEADS}
+            str(channel): {str(lead): _numbers(found, channel, lead, names, rows[reference]) for lead in leads}
             for channel in found.contest.channels
         }
         for row, names in rows.items()

@@ -1,0 +1,155 @@
+"""Peers at an equal budget: networks of as many parameters, trained for as long on the same data, scored on the same test years.
+
+    python -m benchmarks.skill.peers --simulated STORE [--seconds 180] [--networks PuYun UNet] [--seeds 0 1] [--only-train]
+    python -m benchmarks.skill.peers --table
+    python -m benchmarks.skill.peers --figure
+
+STORE is 20 simulated years on 37 x 72 points (docs/peers.md tells the command). Each network is trained by the experiment
+`peer_study` on the six years before the test years, which its store does not hold. First every network is tried at each of
+`RATES` for `TRIAL_STEPS` steps: the rate with the lower error of training is its own, and the processor seconds of its steps say
+how many fit into `--seconds`. So nothing is chosen on test years, and all get the same time on one thread. Forecasts from the
+test years come from one job and are scored beside the baselines, which are fitted on the same six years. What is there already
+is kept (a training that was killed goes on), so that several processes can train disjoint rows with `--only-train`; rows that
+failed are listed. Writes `benchmarks/results/peers.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import describe_machine, store_result
+from benchmarks.skill.peers import icosahedral_graph, spherical_operator, u_net, window_attention
+from benchmarks.skill.peers_report import draw, table
+from benchmarks.skill.study import Study, attempt, scored, train, training_config, write_whole
+from data_pipelines.build import build_analysis_store
+from data_pipelines.sources import Selection
+from forecast.training import Trainer
+
+RESULT = Path(__file__).parents[2] / "results" / "peers.json"
+FIGURE = Path(__file__).parents[3] / "docs" / "images" / "peers.png"
+OUT = Path("outputs/peer_study")
+TRAIN = ("2012-09-16T00", "2018-09-15T18")
+TEST = ("2018-09-20T00", "2020-09-05T00")
+LEADS = (24, 72, 120, 240)  # hours
+RATES = (1e-3, 3e-3)
+TRIAL_STEPS, WARM = 100, 5
+PEERS = (
+    (u_net.UNet, "{width: 16, widths: [1, 2, 2], blocks: 1, dropout: 0.0}"),
+    (window_attention.WindowAttention, "{width: 64, blocks: 4, expansion: 3}"),
+    (spherical_operator.SphericalOperator, "{width: 32, blocks: 3}"),
+    (icosahedral_graph.IcosahedralGraph, "{width: 56, rounds: 6}"),
+)
+NETWORKS = {"PuYun": ["network=PuYun"]} | {
+    network.__name__: [f"network={network.__name__}", f"network_settings={settings}"] for network, settings in PEERS
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--simulated", type=Path, metavar="STORE", help="20 years of the simulated atmosphere")
+    parser.add_argument("--seconds", type=float, default=180.0, help="of one thread, for each training")
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS), metavar="NAME")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--only-train", action="store_true", help="train these rows and score nothing yet")
+    parser.add_argument("--table", action="store_true", help="print the stored tables, train nothing")
+    parser.add_argument("--figure", action="store_true", help="draw what is stored, train nothing")
+    given = parser.parse_args()
+    if not (given.table or given.figure):
+        if given.simulated is None:
+            parser.error("give --simulated STORE, or --table or --figure for what is stored")
+        study = prepare(given.simulated)
+        rows, failed = train_all(study, given.networks, given.seeds, given.seconds)
+        if given.only_train:
+            return
+        store_result(RESULT, result_of(study, rows, failed, given.seconds))
+    result = json.loads(RESULT.read_text())
+    if given.figure:
+        draw(result, FIGURE)
+    else:
+        print("\n\n".join(table(result)))
+
+
+def prepare(simulated: Path, out: Path = OUT) -> Study:
+    """The study, its training years in a store of their own."""
+    learn_from = out / "training.zarr"
+    if not learn_from.exists():
+        build_analysis_store([simulated], learn_from, Selection(start=TRAIN[0], end=TRAIN[1]))
+    return Study(
+        out, ("simulated", learn_from), simulated, TRAIN, *TEST, "PuYun", every="10d", leads=LEADS, train_analysis=learn_from,
+    )  # fmt: skip
+
+
+def train_all(
+    study: Study, networks: Sequence[str], seeds: Sequence[int], seconds: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows, and those that failed; one seed of all networks before the next one."""
+    rows: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    for seed in seeds:
+        for name in networks:
+            found, wrong = attempt(name, seed, lambda name=name, seed=seed: train_one(study, name, seed, seconds))  # type: ignore[misc]
+            rows += found
+            failed += wrong
+    return rows, failed
+
+
+def train_one(study: Study, name: str, seed: int, seconds: float) -> dict[str, Any]:
+    """Try the rates unless that is done, then train."""
+    trial = trial_of(study, name)
+    chosen = trial["chosen"]
+    steps = int(seconds / trial["seconds_per_step"])
+    settings = ["experiment=peer_study", *NETWORKS[name], f"learning_rate={chosen}", f"steps={steps}"]
+    begun = time.process_time()
+    row = train(study, name, seed, settings)
+    print(f"{name}, seed {seed}: {steps} steps in {time.process_time() - begun:.0f} s of processor, with set-up", flush=True)
+    return row | {"trial": trial}
+
+
+def trial_of(study: Study, name: str) -> dict[str, Any]:
+    """Error of training by learning rate, the better rate, and the processor seconds of a step."""
+    stored = study.out / f"{name}-trial.json"
+    if stored.exists():
+        known: dict[str, Any] = json.loads(stored.read_text())
+        return known
+    errors, cost = {}, []
+    for rate in RATES:
+        folder = study.out / f"{name}-trial"
+        settings = ["experiment=peer_study", *NETWORKS[name], f"learning_rate={rate}", f"steps={TRIAL_STEPS}", f"out={folder}"]
+        trainer = Trainer(training_config(study, settings))
+        found, spent = [], []
+        for _ in range(TRIAL_STEPS):
+            begun = time.process_time()
+            found.append(trainer.train_step()["error"])
+            spent.append(time.process_time() - begun)
+        errors[str(rate)] = statistics.mean(found[-TRIAL_STEPS // 4 :])
+        cost += spent[WARM:]
+        shutil.rmtree(folder, ignore_errors=True)
+    trial = {
+        "errors": errors, "chosen": float(min(errors, key=lambda rate: errors[rate])),
+        "seconds_per_step": round(statistics.mean(cost), 4),
+    }  # fmt: skip
+    write_whole(stored, trial)
+    return trial
+
+
+def result_of(study: Study, rows: Sequence[dict[str, Any]], failed: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """What is stored."""
+    trials = {row["name"]: row["trial"] for row in rows}
+    return {
+        "what": "networks of as many parameters, trained for as long on the same simulated years, scored on later ones",
+        "seconds_of_training": seconds, "train": list(study.train_span), "test": [study.start, study.end, study.every],
+        "machine": describe_machine(), "reference": study.reference,
+        "rows": [row | ({"trial": trials[row["name"]]} if row["name"] in trials else {}) for row in scored(study, rows)],
+        "failed": list(failed),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

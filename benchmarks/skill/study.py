@@ -1,0 +1,144 @@
+"""Rows of a study: networks trained alike, resumed where they stopped, forecast by one job and scored together."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.skill.scoring import LEADS, score
+from configs.compose import compose
+from forecast.job import run_forecasts
+from forecast.job_config import RunConfig
+from forecast.training import Trainer, TrainingConfig
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all rows of a study share.
+
+    Parameters
+    ----------
+    out
+        Folder of trainings and forecasts.
+    learn_from
+        Store of the training, by the name of its source in the experiment: ("era5", PATH).
+    analysis
+        Store of initial states and truth.
+    train_span
+        First and last time that networks and baselines learn from; the baselines' is in `analysis`, or in `train_analysis`.
+    start, end, every
+        Initial times that are scored.
+    reference
+        The row that the others are tested against.
+    leads
+        Lead times that are scored [h].
+    variables
+        Those that are scored; None for all.
+    train_analysis
+        Store on which baselines are fitted; None for `analysis`.
+    """
+
+    out: Path
+    learn_from: tuple[str, Path]
+    analysis: Path
+    train_span: Sequence[str]
+    start: str
+    end: str
+    reference: str
+    every: str = "6h"
+    leads: Sequence[int] = LEADS
+    variables: Sequence[str] | None = None
+    train_analysis: Path | None = None
+
+
+def train(study: Study, name: str, seed: int, settings: Sequence[str]) -> dict[str, Any]:
+    """Train one network, unless it is there; say what it is and what it took.
+
+    Raises
+    ------
+    ValueError
+        If it is there with other settings.
+    """
+    folder = study.out / f"{name}-{seed}"
+    row = folder / "row.json"
+    settings = [*settings, f"seed={seed}"]
+    if row.exists():
+        known: dict[str, Any] = json.loads(row.read_text())
+        if known["settings"] != settings:
+            raise ValueError(
+                f"{folder} was trained with {known['settings']}; this is {settings}. Move it away, or give its own."
+            )
+        return known
+    trainer = Trainer(training_config(study, [*settings, f"out={folder}", "resume=true"]))
+    trainer.run()
+    found = {
+        "name": name, "seed": seed, "settings": settings, "parameters": trainer.model.parameter_count(),
+        "steps": trainer.step, "seconds": round(trainer.seconds, 1),
+    }  # fmt: skip
+    write_whole(row, found)
+    return found
+
+
+def training_config(study: Study, settings: Sequence[str]) -> TrainingConfig:
+    """The settings of a training on the study's store."""
+    config = compose(TrainingConfig, "forecast/train", list(settings))
+    source, store = study.learn_from
+    config.sources[source].store = str(store)
+    return config
+
+
+def write_whole(path: Path, found: dict[str, Any]) -> None:
+    """Write JSON that is there whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(found, indent=1) + "\n")
+    partial.replace(path)
+
+
+def attempt(name: str, seed: int, work: Callable[[], dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The row, or what went wrong with it."""
+    try:
+        return [work()], []
+    except (ValueError, RuntimeError) as error:
+        return [], [{"name": name, "seed": seed, "error": f"{type(error).__name__}: {error}"}]
+
+
+def scored(study: Study, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per network, over its seeds, and one per baseline."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["name"], []).append(row)
+    members = {name: [f"{name}-{row['seed']}" for row in found] for name, found in groups.items()}
+    stores = forecast(study, [one for names in members.values() for one in names])
+    reference = study.reference if study.reference in members else next(iter(members))
+    scores = score(
+        stores, members, reference, study.analysis, study.train_span,
+        leads=study.leads, variables=study.variables, train=study.train_analysis,
+    )  # fmt: skip
+    costs = {
+        name: {
+            "seeds": [row["seed"] for row in found], "parameters": found[0]["parameters"], "steps": found[0]["steps"],
+            "seconds": [row["seconds"] for row in found],
+        }
+        for name, found in groups.items()
+    }  # fmt: skip
+    return [{"name": name, **costs.get(name, {}), "scores": found} for name, found in scores.items()]
+
+
+def forecast(study: Study, names: Sequence[str]) -> dict[str, Path]:
+    """Forecast by every network from the initial times."""
+    stamp = time.strftime("%Y%m%dT%H%M%S")
+    stores = {name: study.out / "forecasts" / stamp / f"{name}.zarr" for name in names}
+    lead = f"{study.leads[-1]}h"
+    cascades = {str(stores[name]): [f"{lead}:{study.out / name / 'checkpoint'}"] for name in names}
+    first, *others = cascades
+    run_forecasts(
+        RunConfig(
+            str(study.analysis), study.start, study.end, first, every=study.every, lead=lead, cascade=cascades[first],
+            branches={path: cascades[path] for path in others}, progress=False,
+        )
+    )  # fmt: skip
+    return stores
