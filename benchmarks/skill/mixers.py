@@ -15,22 +15,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe_machine, store_result
 from benchmarks.skill.report import draw, table
-from benchmarks.skill.scoring import LEADS, score
-from configs.compose import compose
+from benchmarks.skill.study import Study, scored, train_all
 from data_pipelines.build import build_analysis_store
 from data_pipelines.sample import sample_sources
 from data_pipelines.standardise import Selection
-from forecast.job import run_forecasts
-from forecast.job_config import RunConfig
 from forecast.layers.mixers import MIXERS
-from forecast.training import Trainer, TrainingConfig
 
 RESULT = Path(__file__).parents[1] / "results" / "mixers.json"
 FIGURE = Path(__file__).parents[2] / "docs" / "images" / "mixers.png"
@@ -62,80 +57,19 @@ def study(mixers: Sequence[str], seeds: Sequence[int], overrides: Sequence[str],
     analysis = out / "analysis.zarr"
     if not analysis.exists():
         build_analysis_store(sample_sources(), analysis, Selection(end=CHOOSE[1]))
-    rows, failed = [], []
-    for mixer in mixers:
-        for seed in seeds:
-            try:
-                rows.append(train(mixer, seed, analysis, overrides, out))
-            except (ValueError, RuntimeError) as error:
-                failed.append({"mixer": mixer, "seed": seed, "error": f"{type(error).__name__}: {error}"})
+    shared = Study(out, ("era5", analysis), analysis, TRAIN, *CHOOSE, REFERENCE)
+    rows, failed = train_all(
+        shared, {name: ["experiment=mixer_study", *overrides, f"model.mixer={name}"] for name in mixers}, seeds
+    )
     return {
         "what": "mixers in the same small network: same data, steps and seeds, scored on January 11 to 26",
         "experiment": ["mixer_study", *overrides],
         "machine": describe_machine(),
         "reference": REFERENCE,
-        "rows": scored(rows, analysis, out) if rows else [],
+        "rows": scored(shared, rows) if rows else [],
         "left_out": sorted(set(MIXERS) - set(mixers)),
         "failed": failed,
     }
-
-
-def train(mixer: str, seed: int, analysis: Path, overrides: Sequence[str], out: Path) -> dict[str, Any]:
-    """Train one network, unless it is there; say what it is and what it took."""
-    folder = out / f"{mixer}-{seed}"
-    row = folder / "row.json"
-    settings = ["experiment=mixer_study", *overrides, f"model.mixer={mixer}", f"seed={seed}"]
-    if row.exists():
-        known: dict[str, Any] = json.loads(row.read_text())
-        if known["settings"] != settings:
-            raise ValueError(
-                f"{folder} was trained with {known['settings']}; this is {settings}. Move it away, or give its own."
-            )
-        return known
-    config = compose(TrainingConfig, "forecast/train", [*settings, f"out={folder}", "resume=true"])
-    config.sources["era5"].store = str(analysis)
-    trainer = Trainer(config)
-    trainer.run()
-    found = {
-        "mixer": mixer, "seed": seed, "settings": settings, "parameters": trainer.model.parameter_count(),
-        "steps": trainer.step, "seconds": round(trainer.seconds, 1),
-    }  # fmt: skip
-    row.write_text(json.dumps(found, indent=1) + "\n")
-    return found
-
-
-def scored(rows: Sequence[dict[str, Any]], analysis: Path, out: Path) -> list[dict[str, Any]]:
-    """One row per mixer, over its seeds, and one per baseline."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(row["mixer"], []).append(row)
-    members = {mixer: [f"{mixer}-{row['seed']}" for row in found] for mixer, found in groups.items()}
-    stores = forecast([name for names in members.values() for name in names], analysis, out)
-    reference = REFERENCE if REFERENCE in members else next(iter(members))
-    scores = score(stores, members, reference, analysis, TRAIN)
-    costs = {
-        mixer: {
-            "seeds": [row["seed"] for row in found], "parameters": found[0]["parameters"], "steps": found[0]["steps"],
-            "seconds": [row["seconds"] for row in found],
-        }
-        for mixer, found in groups.items()
-    }  # fmt: skip
-    return [{"name": name, **costs.get(name, {}), "scores": found} for name, found in scores.items()]
-
-
-def forecast(names: Sequence[str], analysis: Path, out: Path) -> dict[str, Path]:
-    """Forecast by every network from the days of choice."""
-    stamp = time.strftime("%Y%m%dT%H%M%S")
-    stores = {name: out / "forecasts" / stamp / f"{name}.zarr" for name in names}
-    cascades = {str(stores[name]): [str(out / name / "checkpoint")] for name in names}
-    first, *others = cascades
-    run_forecasts(
-        RunConfig(
-            str(analysis), *CHOOSE, first, lead=f"{LEADS[-1]}h", cascade=[f"{LEADS[-1]}h:{cascades[first][0]}"],
-            branches={path: [f"{LEADS[-1]}h:{cascades[path][0]}"] for path in others}, progress=False,
-        )
-    )  # fmt: skip
-    return stores
 
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ import numpy as np
 
 BLURRED = 0.8  # activity over the truth's; below it a forecast is called blurred
 NOISY = 1.5  # energy at short waves over the truth's; above it a forecast is called noisy
-UNITS = {"mean_sea_level_pressure": ("msl [Pa]", 1.0), "vorticity_850": ("vorticity 850 hPa [1e-5 s-1]", 1e5)}
+UNITS = {
+    "mean_sea_level_pressure": ("msl [Pa]", 1.0), "vorticity_850": ("vorticity 850 hPa [1e-5 s-1]", 1e5),
+    "geopotential_500": ("z500 [m² s-2]", 1.0), "temperature_850": ("t850 [K]", 1.0),
+}  # fmt: skip
 SORTED_AT = "24"  # hours
 KINDS = {"better": "#1b7837", "tie": "#888888", "worse": "#b2182b", "reference": "#000000"}
 
@@ -30,7 +33,7 @@ def verdict(numbers: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
 
 def table(result: Mapping[str, Any]) -> str:
     """One table per channel as Markdown, the lowest error at a day first, then what was left out and what failed."""
-    parts = [_channel_table(result, channel) for channel in _channels(result)]
+    parts = [channel_table(result, channel) for channel in _channels(result)]
     rows = [row for row in result["rows"] if "seeds" in row]
     cost = ["| mixer | parameters | steps | training, by seed [s] |", "|---|---|---|---|"]
     cost += [
@@ -42,11 +45,12 @@ def table(result: Mapping[str, Any]) -> str:
     ]
     if result["left_out"]:
         notes.append(f"Left out: {', '.join(result['left_out'])}.")
-    notes += [f"Failed: {one['mixer']}, seed {one['seed']}: {one['error']}" for one in result["failed"]]
+    notes += [f"Failed: {one['name']}, seed {one['seed']}: {one['error']}" for one in result["failed"]]
     return "\n\n".join([*parts, "\n".join(cost), "\n".join(notes)])
 
 
-def _channel_table(result: Mapping[str, Any], channel: str) -> str:
+def channel_table(result: Mapping[str, Any], channel: str) -> str:
+    """Errors of one channel with their verdicts, correlation and sharpness, the lowest error at a day first."""
     title, factor = UNITS.get(channel, (channel, 1.0))
     leads = list(result["rows"][0]["scores"][channel])
     lines = [

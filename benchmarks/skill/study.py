@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,12 +98,23 @@ def write_whole(path: Path, found: dict[str, Any]) -> None:
     partial.replace(path)
 
 
-def attempt(name: str, seed: int, work: Callable[[], dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The row, or what went wrong with it."""
-    try:
-        return [work()], []
-    except (ValueError, RuntimeError) as error:
-        return [], [{"name": name, "seed": seed, "error": f"{type(error).__name__}: {error}"}]
+def train_all(
+    study: Study, networks: Mapping[str, Sequence[str]], seeds: Sequence[int]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Train networks of these settings with every seed, one seed of all before the next one.
+
+    Returns
+    -------
+    Rows, and name, seed and error of those that failed.
+    """
+    rows, failed = [], []
+    for seed in seeds:
+        for name, settings in networks.items():
+            try:
+                rows.append(train(study, name, seed, settings))
+            except (ValueError, RuntimeError) as error:
+                failed.append({"name": name, "seed": seed, "error": f"{type(error).__name__}: {error}"})
+    return rows, failed
 
 
 def scored(study: Study, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -56,7 +56,7 @@ def _result() -> dict:
             "scores": scores(7, 0.9, [-1, -2, -0.1]),
         },
     ]
-    failed = [{"mixer": "inception", "seed": 3, "error": "RuntimeError: no"}]
+    failed = [{"name": "inception", "seed": 3, "error": "RuntimeError: no"}]
     machine = {"cpu": "a processor", "load_average": 0.1}
     return {
         "reference": "lka", "rows": rows, "left_out": ["omni_strip"], "failed": failed, "experiment": ["x"], "machine": machine,

@@ -1,4 +1,4 @@
-"""Peers at an equal budget: networks of as many parameters, trained for as long on the same data, scored on the same test years.
+"""Peers at an equal budget: networks of one size, trained for as long on the same data, scored on the same test years.
 
     python -m benchmarks.skill.peers --simulated STORE [--seconds 180] [--networks PuYun UNet] [--seeds 0 1] [--only-train]
     python -m benchmarks.skill.peers --table
@@ -6,11 +6,11 @@
 
 STORE is 20 simulated years on 37 x 72 points (docs/peers.md tells the command). Each network is trained by the experiment
 `peer_study` on the six years before the test years, which its store does not hold. First every network is tried at each of
-`RATES` for `TRIAL_STEPS` steps: the rate with the lower error of training is its own, and the processor seconds of its steps say
-how many fit into `--seconds`. So nothing is chosen on test years, and all get the same time on one thread. Forecasts from the
-test years come from one job and are scored beside the baselines, which are fitted on the same six years. What is there already
-is kept (a training that was killed goes on), so that several processes can train disjoint rows with `--only-train`; rows that
-failed are listed. Writes `benchmarks/results/peers.json`.
+`RATES` for `TRIAL_STEPS` steps: the rate with the lower error of training is its own, and the processor seconds of its steps
+say how many fit into `--seconds`. So nothing is chosen on test years, and all get the same time on one thread. Forecasts from
+the test years come from one job and are scored beside the baselines, which are fitted on the same six years. What is there
+already is kept (a training that was killed goes on), so that several processes can train disjoint rows with `--only-train`;
+rows that failed are listed. Writes `benchmarks/results/peers.json`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import Any
 
 from benchmarks.machine import describe_machine, store_result
 from benchmarks.skill.peers import icosahedral_graph, spherical_operator, u_net, window_attention
-from benchmarks.skill.peers_report import draw, table
-from benchmarks.skill.study import Study, attempt, scored, train, training_config, write_whole
+from benchmarks.skill.peers.report import draw, table
+from benchmarks.skill.study import Study, scored, train_all, training_config, write_whole
 from data_pipelines.build import build_analysis_store
 from data_pipelines.sources import Selection
 from forecast.training import Trainer
@@ -65,7 +65,7 @@ def main() -> None:
         if given.simulated is None:
             parser.error("give --simulated STORE, or --table or --figure for what is stored")
         study = prepare(given.simulated)
-        rows, failed = train_all(study, given.networks, given.seeds, given.seconds)
+        rows, failed = train_all(study, {name: settings_of(study, name, given.seconds) for name in given.networks}, given.seeds)
         if given.only_train:
             return
         store_result(RESULT, result_of(study, rows, failed, given.seconds))
@@ -86,30 +86,11 @@ def prepare(simulated: Path, out: Path = OUT) -> Study:
     )  # fmt: skip
 
 
-def train_all(
-    study: Study, networks: Sequence[str], seeds: Sequence[int], seconds: float
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows, and those that failed; one seed of all networks before the next one."""
-    rows: list[dict[str, Any]] = []
-    failed: list[dict[str, Any]] = []
-    for seed in seeds:
-        for name in networks:
-            found, wrong = attempt(name, seed, lambda name=name, seed=seed: train_one(study, name, seed, seconds))  # type: ignore[misc]
-            rows += found
-            failed += wrong
-    return rows, failed
-
-
-def train_one(study: Study, name: str, seed: int, seconds: float) -> dict[str, Any]:
-    """Try the rates unless that is done, then train."""
+def settings_of(study: Study, name: str, seconds: float) -> list[str]:
+    """What its training differs in, by the trial, which is made unless it is there."""
     trial = trial_of(study, name)
-    chosen = trial["chosen"]
     steps = int(seconds / trial["seconds_per_step"])
-    settings = ["experiment=peer_study", *NETWORKS[name], f"learning_rate={chosen}", f"steps={steps}"]
-    begun = time.process_time()
-    row = train(study, name, seed, settings)
-    print(f"{name}, seed {seed}: {steps} steps in {time.process_time() - begun:.0f} s of processor, with set-up", flush=True)
-    return row | {"trial": trial}
+    return ["experiment=peer_study", *NETWORKS[name], f"learning_rate={trial['chosen']}", f"steps={steps}"]
 
 
 def trial_of(study: Study, name: str) -> dict[str, Any]:
@@ -141,13 +122,11 @@ def trial_of(study: Study, name: str) -> dict[str, Any]:
 
 def result_of(study: Study, rows: Sequence[dict[str, Any]], failed: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
     """What is stored."""
-    trials = {row["name"]: row["trial"] for row in rows}
+    found = [row | ({"trial": trial_of(study, row["name"])} if "seeds" in row else {}) for row in scored(study, rows)]
     return {
-        "what": "networks of as many parameters, trained for as long on the same simulated years, scored on later ones",
+        "what": "networks of about the same size, trained for as long on the same simulated years, scored on later ones",
         "seconds_of_training": seconds, "train": list(study.train_span), "test": [study.start, study.end, study.every],
-        "machine": describe_machine(), "reference": study.reference,
-        "rows": [row | ({"trial": trials[row["name"]]} if row["name"] in trials else {}) for row in scored(study, rows)],
-        "failed": list(failed),
+        "machine": describe_machine(), "reference": study.reference, "rows": found, "failed": list(failed),
     }  # fmt: skip
 
 
