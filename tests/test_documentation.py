@@ -155,7 +155,7 @@ def test_links_to_files_lead_somewhere(page):
     assert absent == []
 
 
-HOW_TO = ("score_a_forecast", "add_a_variable", "train_on_your_era5", "cluster", "poisson", "fit_a_mixture")
+HOW_TO = ("score_a_forecast", "add_a_variable", "train_on_your_era5", "own_network", "cluster", "poisson", "fit_a_mixture")
 
 
 @pytest.mark.parametrize("page", HOW_TO)
