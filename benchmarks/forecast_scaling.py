@@ -37,7 +37,7 @@ SCALED = ("start=2026-01-27T00", "end=2026-01-29T18", *TEN_DAYS, "cluster=dask",
 ALL = ("start=2026-01-27T00", "end=2026-01-28T18")
 HALVES = (("start=2026-01-27T00", "end=2026-01-27T18"), ("start=2026-01-28T00", "end=2026-01-28T18"))
 LEADS = {"1d": 1, "10d": 10, "20d": 20}
-TIMES = {"2026-01-27T06": 2, "2026-01-28T18": 8, "2026-02-03T18": 32}
+TIMES = {"2025-12-02T06": 2, "2025-12-03T18": 8, "2025-12-09T18": 32, "2026-01-02T18": 128, "2026-02-03T18": 256}
 
 
 def command(analysis: Path, out: Path, *settings: str) -> list[str]:
@@ -127,11 +127,10 @@ def seconds_of_jobs(analysis: Path, folder: Path, spans: Sequence[Sequence[str]]
 
 def memory(analysis: Path, folder: Path) -> dict[str, Any]:
     """Peaks [MB] by lead time [days] at two initial times, and by initial times at a lead of one day."""
-    short = ("start=2026-01-27T00", "batch_size=2", "cascade=20d:short")
+    short = ("start=2025-12-02T00", "batch_size=2", "cascade=20d:short")
+    two = f"end={next(iter(TIMES))}"
     return {
-        "peak_MB_by_lead_days": {
-            days: peak_of_job(analysis, folder, *short, "end=2026-01-27T06", f"lead={lead}") for lead, days in LEADS.items()
-        },
+        "peak_MB_by_lead_days": {days: peak_of_job(analysis, folder, *short, two, f"lead={lead}") for lead, days in LEADS.items()},
         "peak_MB_by_initial_times": {
             count: peak_of_job(analysis, folder, *short, f"end={end}", "lead=1d") for end, count in TIMES.items()
         },

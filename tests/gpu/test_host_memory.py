@@ -1,10 +1,11 @@
-"""Freed memory is kept: taking it again costs no page faults."""
+"""Freed memory is kept: taking it again costs no page faults, and no thread keeps some of its own."""
 
 from __future__ import annotations
 
 import ctypes
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,15 +26,46 @@ for _ in range(10):
 print(faults() - before)
 """
 
+# How many heaps four threads that all allocate leave, as malloc_info(3) lists them.
+HEAPS = """
+import ctypes, sys, threading
+from gpu.host_memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
+together = threading.Barrier(4)
+def allocate():
+    together.wait()
+    libc.malloc(1000)
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+file = ctypes.c_void_p(libc.fopen(sys.argv[2].encode(), b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
+print(open(sys.argv[2]).read().count("<heap nr="))
+"""
 
-def faults(how: str) -> int:
-    done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True)
+needs_glibc = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library has no mallopt")
+
+
+def number_from(script: str, *arguments: object) -> int:
+    done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=True)
     return int(done.stdout)
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library has no mallopt")
+@needs_glibc
 def test_kept_memory_is_taken_again_without_page_faults() -> None:
-    assert faults("keep") < 100
+    assert number_from(FAULTS, "keep") < 100
+
+
+@needs_glibc
+def test_threads_share_one_heap(tmp_path: Path) -> None:
+    assert number_from(HEAPS, "leave", tmp_path / "left.xml") > 1
+    assert number_from(HEAPS, "keep", tmp_path / "kept.xml") == 1
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
