@@ -9,8 +9,9 @@ that is complete, by the job's journals. Between them lie imports, the start of 
 Bare: what the cores allow. The same work without workers: one job in one process, then two at once that share nothing, each
 with half of the initial times.
 
-Memory: peak of a job's own (anonymous) pages, sampled while it runs alone, for lead times and numbers of initial times apart;
-its buffer is a file, as for large forecasts. Each part replaces its own in
+Memory: peak of a job's own (anonymous) pages, sampled while it runs alone, for lead times and numbers of initial times apart,
+and in each quarter of the longest: freed memory is kept, so that a heap grows until its holes fit. Its buffer is a file, as for
+large forecasts. Each part replaces its own in
 `benchmarks/results/forecast_scaling.json`.
 """
 
@@ -26,6 +27,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks.machine import describe_machine, store_result
 from forecast.manifest import read_journals
@@ -70,16 +73,21 @@ def seconds_of_work(out: Path) -> float:
 
 def peak_of_job(analysis: Path, folder: Path, *settings: str) -> float:
     """Peak of anonymous memory [MB] of a job in one process."""
-    out, peak = folder / f"memory-{time.monotonic_ns()}.zarr", 0
+    return max(peaks_of_job(analysis, folder, *settings))
+
+
+def peaks_of_job(analysis: Path, folder: Path, *settings: str) -> list[float]:
+    """Peak of anonymous memory [MB] in each quarter of the time that a job in one process takes."""
+    out, held = folder / f"memory-{time.monotonic_ns()}.zarr", []
     with subprocess.Popen(
         command(analysis, out, "buffer_gigabytes=0", *settings), env=environment(), stdout=subprocess.DEVNULL
     ) as job:
         while job.poll() is None:
-            peak = max(peak, anonymous_kilobytes(job.pid))
+            held.append(anonymous_kilobytes(job.pid))
             time.sleep(0.02)
     if job.returncode:
         raise SystemExit(f"a job ended with {job.returncode}")
-    return round(peak / 1e3, 1)
+    return [round(max(quarter) / 1e3, 1) for quarter in np.array_split(held, 4)]
 
 
 def anonymous_kilobytes(pid: int) -> int:
@@ -130,10 +138,13 @@ def memory(analysis: Path, folder: Path) -> dict[str, Any]:
     short = ("start=2025-12-02T00", "batch_size=2", "cascade=20d:short")
     two = f"end={next(iter(TIMES))}"
     return {
-        "peak_MB_by_lead_days": {days: peak_of_job(analysis, folder, *short, two, f"lead={lead}") for lead, days in LEADS.items()},
+        "peak_MB_by_lead_days": {
+            days: peak_of_job(analysis, folder, *short, two, f"lead={lead}") for lead, days in LEADS.items()
+        },
         "peak_MB_by_initial_times": {
             count: peak_of_job(analysis, folder, *short, f"end={end}", "lead=1d") for end, count in TIMES.items()
         },
+        "peak_MB_in_quarters_of_the_longest": peaks_of_job(analysis, folder, *short, f"end={list(TIMES)[-1]}", "lead=1d"),
     }
 
 

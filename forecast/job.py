@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +15,18 @@ from data_pipelines.locations import is_url
 from forecast.exits import StopRequest, UnfinishedError, stop_on_signal, unfinished
 from forecast.forecast_store import refuse_existing, writing_to
 from forecast.job_config import RunConfig
-from forecast.lease import lease
+from forecast.lease import lease, lease_folder
 from forecast.manifest import Journal, Manifest, runs_folder
 from forecast.output import missing_from
+from forecast.slurm_array import refuse_queued, run_array
 from forecast.work import Batch, Work
+
+Share = Callable[[str], None]  # shares the stores with jobs that were submitted
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a job did: forecasts in each store, how many of them this run made, their lead times; or only submitted."""
+    """What a job did: forecasts in each store, how many of them this run made, their lead times; or what it submitted."""
 
     out: str | Path
     branches: tuple[str, ...]
@@ -31,7 +34,7 @@ class JobResult:
     made: int
     lead_hours: int
     manifest: Path
-    submitted: bool = False
+    submitted: str = ""
 
 
 def run_forecasts(config: RunConfig) -> JobResult:
@@ -56,8 +59,8 @@ def run_forecasts(config: RunConfig) -> JobResult:
     with stop_on_signal() as stop, ExitStack() as leases:
         with writing_to(config.out):
             folder.mkdir(parents=True, exist_ok=True)
-        for path in config.cascades:
-            leases.enter_context(lease(path, _lock_folder(config, path), stop.set))
+        shares = [leases.enter_context(lease(path, lease_folder(config, path), stop.set)) for path in config.cascades]
+        refuse_queued(config)
         for output in work.outputs:
             output.prepare(attributes[output.path])
         batches = work.batches()
@@ -66,7 +69,14 @@ def run_forecasts(config: RunConfig) -> JobResult:
         facts = {"stores": stores, "initial_times": len(config.initial_times), "to_make": todo}
         with writing_to(config.out):
             manifest = Manifest(folder, config, facts)
-        made = _run(work, batches, folder, manifest, stop)
+        submitted: list[str] = []
+
+        def share(jobs: str) -> None:
+            submitted.append(jobs)
+            for share_with in shares:
+                share_with(jobs)
+
+        made = _run(work, batches, folder, manifest, stop, share)
         return JobResult(
             out=config.out if is_url(config.out) else Path(config.out),
             branches=tuple(config.branches),
@@ -74,21 +84,14 @@ def run_forecasts(config: RunConfig) -> JobResult:
             made=made,
             lead_hours=work.layout.lead_hours[-1],
             manifest=manifest.path,
-            submitted=config.cluster == "slurm_array" and not config.workers.wait and todo > 0,
+            submitted="" if config.workers.wait else "".join(submitted),
         )
 
 
-def _lock_folder(config: RunConfig, path: str) -> Path:
-    """Where a store's lock lies: for `out` beside the manifest."""
-    if config.runs and path != config.out:
-        return Path(config.runs) / Path(path).name
-    return runs_folder(path, config.runs)
-
-
-def _run(work: Work, batches: Sequence[Batch], folder: Path, manifest: Manifest, stop: StopRequest) -> int:
+def _run(work: Work, batches: Sequence[Batch], folder: Path, manifest: Manifest, stop: StopRequest, share: Share) -> int:
     """Make the batches and note in the manifest how it went."""
     try:
-        made = _spread(work, batches, folder, stop)
+        made = _spread(work, batches, folder, stop, share)
         missing = len(missing_from(work.config.cascades))
         if missing and not (work.config.cluster == "slurm_array" and not work.config.workers.wait):
             forecasts = len(work.layout.initial_times) * max(1, len(work.layout.members))
@@ -103,7 +106,7 @@ def _run(work: Work, batches: Sequence[Batch], folder: Path, manifest: Manifest,
     return made
 
 
-def _spread(work: Work, batches: Sequence[Batch], folder: Path, stop: StopRequest) -> int:
+def _spread(work: Work, batches: Sequence[Batch], folder: Path, stop: StopRequest, share: Share) -> int:
     config = work.config
     steps = work.steps if config.cluster == "local" else 1
     unit = "steps" if config.cluster == "local" else "forecasts"
@@ -111,9 +114,7 @@ def _spread(work: Work, batches: Sequence[Batch], folder: Path, stop: StopReques
         if config.cluster == "local":
             return _here(work, batches, Journal(folder), advance, stop)
         if config.cluster == "slurm_array":
-            from forecast.slurm_array import run_array
-
-            return run_array(config, batches, folder, advance, stop)
+            return run_array(config, batches, folder, advance, stop, share)
         from forecast.spread import run_on_dask
 
         return run_on_dask(config, batches, folder, advance, stop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -12,7 +12,15 @@ from forecast.ensemble import EnsembleConfig
 from forecast.forecaster import ForecastError
 from forecast.stages import parse_hours
 
-CLUSTERS = ("local", "dask", "slurm", "pbs", "slurm_array")
+_QUEUE = ("cores", "memory", "walltime", "queue", "account", "directives", "setup", "logs")
+# What makes the forecasts, and which settings of workers it reads.
+CLUSTERS = {
+    "local": (),
+    "dask": ("number", "minimum", "scheduler", "dashboard"),
+    "slurm": ("number", "minimum", "dashboard", "interface", *_QUEUE),
+    "pbs": ("number", "minimum", "dashboard", "interface", *_QUEUE),
+    "slurm_array": ("number", "wait", *_QUEUE),
+}
 
 
 @dataclass
@@ -164,6 +172,7 @@ class RunConfig:
             raise ForecastError(f"threads must be at least 1, or 0 for the default; got {self.threads}.")
         if self.cluster not in CLUSTERS:
             raise ForecastError(f"cluster must be one of {', '.join(CLUSTERS)}; got {self.cluster!r}.")
+        self._refuse_unread()
         if self.buffer_gigabytes < 0:
             raise ForecastError(f"buffer_gigabytes must not be negative; got {self.buffer_gigabytes}.")
         for out, stages in self.cascades.items():
@@ -181,6 +190,18 @@ class RunConfig:
             )
         if self.cluster != "local":
             self.threads = self.threads or 1  # workers share the cores of a machine
+
+    def _refuse_unread(self) -> None:
+        """Refuse settings of workers that the chosen cluster would pass over in silence."""
+        default = WorkersConfig()
+        for setting in fields(WorkersConfig):
+            name, given = setting.name, getattr(self.workers, setting.name)
+            if given != getattr(default, name) and name not in CLUSTERS[self.cluster]:
+                others = ", ".join(cluster for cluster, read in CLUSTERS.items() if name in read)
+                raise ForecastError(
+                    f"workers.{name}={given} has no effect with cluster={self.cluster}; it is read with cluster={others}. "
+                    "Leave it out, or choose one of these."
+                )
 
     @property
     def cascades(self) -> dict[str, list[str]]:

@@ -2,6 +2,8 @@
 
 Beside a local store lies a locked file: the system lets go of the lock when its process dies, however it dies. At an object
 store lies an object that its holder renews; one that is not renewed for a while was left by a dead job and is taken over.
+The jobs of an array outlive the command that submitted them: it shares the locked file with them, and they join when they run
+(`forecast.slurm_array` looks after those that wait, and after object stores).
 Were the lease to fail, nothing would be torn: jobs that fill one store write the same bits, each shard whole.
 """
 
@@ -19,21 +21,34 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from data_pipelines.errors import first_line
 from data_pipelines.locations import is_url, object_store, redacted
 from data_pipelines.retries import repeated
 from data_pipelines.store import StoreError
 from forecast.forecast_store import writing_to
+from forecast.manifest import runs_folder
+
+if TYPE_CHECKING:
+    from forecast.job_config import RunConfig
 
 RENEWED_EVERY = 10.0  # seconds
 LEFT_AFTER = 60.0  # seconds without renewal, after which its holder is taken for dead
+SHARED_WITHIN = 60.0  # seconds that a job of an array waits for the command that submitted it to share its lease
+POLL = 0.5  # seconds
+
+
+def lease_folder(config: RunConfig, path: str) -> Path:
+    """Folder where the locked file of one of a job's local stores lies: of `out` beside the manifest."""
+    if config.runs and path != config.out:
+        return Path(config.runs) / Path(path).name
+    return runs_folder(path, config.runs)
 
 
 @contextmanager
-def lease(out: str | Path, runs: Path, lost: Callable[[str], None]) -> Iterator[None]:
-    """Hold the store of a job while the block runs.
+def lease(out: str | Path, runs: Path, lost: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+    """Hold the store of a job while the block runs; give a function that shares it with the jobs that its argument tells of.
 
     Parameters
     ----------
@@ -51,33 +66,71 @@ def lease(out: str | Path, runs: Path, lost: Callable[[str], None]) -> Iterator[
     """
     if is_url(out):
         with _object_lease(str(out).rstrip("/"), lost):
-            yield
-    else:
-        with _file_lease(out, runs / "lock"):
-            yield
+            yield lambda jobs: None
+        return
+    with _locked_file(out, runs) as file:
+        if not _locked(file, fcntl.LOCK_EX, out):
+            file.seek(0)
+            raise _held(out, file.read())
+        _say_who(file, _holder())
+
+        def share(jobs: str) -> None:
+            _say_who(file, json.dumps({"who": jobs}))
+            _locked(file, fcntl.LOCK_SH, out)
+
+        yield share
 
 
 @contextmanager
-def _file_lease(out: str | Path, path: Path) -> Iterator[None]:
+def joined_lease(out: str | Path, runs: Path) -> Iterator[None]:
+    """Hold, together with the other jobs of an array, the store that the command which submitted them shares.
+
+    Raises
+    ------
+    StoreError
+        If another job holds it, a minute long.
+    """
+    if is_url(out):
+        yield
+        return
+    with _locked_file(out, runs) as file:
+        end = time.monotonic() + SHARED_WITHIN
+        while not _locked(file, fcntl.LOCK_SH, out):
+            if time.monotonic() > end:
+                file.seek(0)
+                raise _held(out, file.read())
+            time.sleep(POLL)
+        yield
+
+
+@contextmanager
+def _locked_file(out: str | Path, runs: Path) -> Iterator[TextIO]:
+    """Open the file; closing it lets go of the lock, and so does the death of the process."""
     with writing_to(out):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        runs.mkdir(parents=True, exist_ok=True)
+        file = (runs / "lock").open("a+")
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise StoreError(
-                    f"{path} cannot be locked ({error.strerror}), so that two jobs could fill {out} at once unseen. Choose a "
-                    "runs= folder on a file system with locks."
-                ) from error
-            file.seek(0)
-            raise _held(out, file.read()) from error
-        file.seek(0)
-        file.truncate()
-        file.write(_holder())
-        file.flush()
-        yield  # closing the file lets go of it; so does the death of the process
+        yield file
+
+
+def _locked(file: TextIO, kind: int, out: str | Path) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise StoreError(
+            f"{file.name} cannot be locked ({error.strerror}), so that two jobs could fill {out} at once unseen. Choose a "
+            "runs= folder on a file system with locks."
+        ) from error
+    return True
+
+
+def _say_who(file: TextIO, text: str) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(text)
+    file.flush()
 
 
 @contextmanager
@@ -196,7 +249,7 @@ def _holder() -> str:
 def _held(out: str | Path, text: str) -> StoreError:
     try:
         holder = json.loads(text)
-        who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+        who = holder.get("who") or f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     except (ValueError, KeyError, TypeError):
         who = "somebody"
     return StoreError(f"{redacted(out)} is being filled by another job ({who}). Wait until it ends, or choose another out=.")

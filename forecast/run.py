@@ -19,7 +19,7 @@ def main(config: RunConfig) -> str:
     result = run_forecasts(config)
     stores = " and ".join(redacted(store) for store in (result.out, *result.branches))
     if result.submitted:
-        return f"submitted; {result.forecasts} forecasts to {result.lead_hours} h will be in {stores}."
+        return f"submitted {result.submitted}; {result.forecasts} forecasts to {result.lead_hours} h will be in {stores}."
     kept = f", {result.forecasts - result.made} were there already" if result.made < result.forecasts else ""
     return f"{result.forecasts} forecasts to {result.lead_hours} h are in {stores} ({result.made} made now{kept})."
 

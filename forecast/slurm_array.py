@@ -3,31 +3,45 @@
 Each job of the array makes its share, a batch at a time. Before its walltime ends, and when it is preempted, Slurm signals it;
 it publishes the batch that runs and goes back to the queue. A job that is killed without a signal leaves its share to the next
 run with resume=true.
+
+An array that still waits in the queue holds no lock. Its comment names the stores that it will fill, so that the queue itself
+tells whoever comes next, from whichever folder, and forgets when the array ends.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import logging
 import os
+import shutil
 import signal
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from data_pipelines.locations import is_url, redacted
+from data_pipelines.store import StoreError
 from forecast.exits import StopRequest
 from forecast.forecaster import ForecastError
 from forecast.job_config import RunConfig
+from forecast.lease import joined_lease, lease_folder
 from forecast.output import missing_from
-from forecast.spread import GRACE, Secretly, make_batch, plain
+from forecast.spread import GRACE, Secretly, check_command, config_from, make_batch, plain, what_queue_said
 from forecast.work import Batch
+
+_log = logging.getLogger(__name__)
 
 REQUEUES = 10_000  # a share that is longer than the walltime is requeued as often as it takes
 POLL = 1.0  # seconds
+ANSWERS = 60  # seconds in which the queue must answer
 
 
 class Share:
@@ -49,7 +63,10 @@ class Share:
     def __call__(self) -> int:
         """Make the share; give how many forecasts this process made."""
         settings, made = Secretly(os.environ[self.variable]), 0
-        with _signal_noted(signal.SIGUSR2) as (signalled, requeue):
+        config = config_from(settings.text)
+        with _signal_noted(signal.SIGUSR2) as (signalled, requeue), ExitStack() as leases:
+            for path in config.cascades:
+                leases.enter_context(joined_lease(path, lease_folder(config, path)))
             for batch in self.batches:
                 if signalled:
                     requeue()
@@ -79,20 +96,70 @@ def _signal_noted(number: signal.Signals) -> Iterator[tuple[list[int], Callable[
         signal.signal(number, submitits)
 
 
+def refuse_queued(config: RunConfig) -> None:
+    """Refuse to fill stores that an array in the queue is still to fill. A machine without a queue has no such arrays.
+
+    Raises
+    ------
+    StoreError
+        If there is one.
+    ForecastError
+        If an array is to be submitted and the queue does not tell.
+    """
+    if shutil.which("squeue") is None:
+        return
+    command = ["squeue", "--noheader", "--format=%F %T %k"]  # number of the job or array, state, comment
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=ANSWERS)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = what_queue_said(getattr(error, "stderr", None) or str(error))
+        if config.cluster == "slurm_array":
+            raise ForecastError(
+                f"Slurm does not tell which jobs are in its queue ({said}); run the same command when it answers."
+            ) from error
+        _log.warning("Slurm does not tell whether an array is still to fill %s (%s)", redacted(config.out), said)
+        return
+    queued = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
+    for path in config.cascades:
+        for number, state, comment in (parts for parts in queued if len(parts) == 3):
+            if _mark(path) in comment and state != "COMPLETING":
+                raise StoreError(
+                    f"{redacted(path)} is still to be filled by job {number} in Slurm's queue ({state.lower()}). Wait until it "
+                    f"ends, end it by: scancel {number}, or choose another out=."
+                )
+
+
+def _mark(path: str) -> str:
+    """What stands for a store in the comment of an array: its place can be secret, or hold what Slurm does not take."""
+    place = path.rstrip("/") if is_url(path) else str(Path(path).resolve())
+    return f"skysolve-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
+
+
 def run_array(
-    config: RunConfig, batches: Sequence[Batch], folder: Path, advance: Callable[[int], object], stop: StopRequest
+    config: RunConfig,
+    batches: Sequence[Batch],
+    folder: Path,
+    advance: Callable[[int], object],
+    stop: StopRequest,
+    share: Callable[[str], object],
 ) -> int:
     """Submit an array and, with `workers.wait`, wait for its end; give how many forecasts were made.
+
+    Parameters
+    ----------
+    share
+        Called when the array is submitted with what to call it; shares the stores with it.
 
     Raises
     ------
     ForecastError
-        If submitit or Slurm is not there, or a job of the array failed.
+        If submitit or Slurm is not there, Slurm refuses the array, or a job of it failed.
     """
     if not batches:
         return 0
     wanted = sum(len(batch.wanted) for batch in batches)
     jobs = _submit(config, batches, folder)
+    share(f"job {jobs[0].job_id.split('_')[0]} of Slurm ({len(jobs)} worker{'s' * (len(jobs) > 1)})")
     if not config.workers.wait:
         return 0
     made = 0
@@ -123,13 +190,12 @@ def _submit(config: RunConfig, batches: Sequence[Batch], folder: Path) -> list[A
         raise ForecastError(
             "cluster=slurm_array needs the package submitit; install it with: pip install 'skysolve[cluster]'."
         ) from error
+    for command in ("sbatch", "srun"):
+        check_command(command, config.cluster)
     workers = config.workers
-    logs = Path(workers.logs or folder / "logs")
-    try:
-        executor = submitit.SlurmExecutor(logs, max_num_timeout=REQUEUES)
-    except RuntimeError as error:
-        raise ForecastError("cluster=slurm_array needs Slurm's command sbatch; it was not found on this machine.") from error
+    executor = submitit.SlurmExecutor(Path(workers.logs or folder / "logs"), max_num_timeout=REQUEUES)
     directives = dict(_directive(line) for line in workers.directives)
+    comment = [directives.pop("comment")] if "comment" in directives else []
     executor.update_parameters(
         job_name="skysolve",
         time=-(-workers.walltime_seconds // 60),
@@ -140,6 +206,7 @@ def _submit(config: RunConfig, batches: Sequence[Batch], folder: Path) -> list[A
         setup=workers.setup or None,
         partition=workers.queue or None,
         account=workers.account or None,
+        comment=",".join(map(str, comment + [_mark(path) for path in config.cascades])),
         additional_parameters=directives,
     )
     count = min(workers.number, len(batches))
@@ -149,8 +216,14 @@ def _submit(config: RunConfig, batches: Sequence[Batch], folder: Path) -> list[A
     ]
     os.environ[variable] = json.dumps(asdict(config))  # sbatch hands it on; a file would keep what URLs hold
     try:
-        with executor.batch():
-            return [executor.submit(share) for share in shares]
+        with redirect_stderr(io.StringIO()), executor.batch():  # submitit prints what the exception holds too
+            jobs = [executor.submit(share) for share in shares]
+        return jobs
+    except (submitit.core.utils.FailedJobError, OSError) as error:
+        raise ForecastError(
+            f"Slurm refused the array: {what_queue_said(str(error))}. Mend workers.queue, account, cores, memory, walltime or "
+            "directives and run the same command with resume=true."
+        ) from error
     finally:
         del os.environ[variable]
 

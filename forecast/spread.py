@@ -7,6 +7,8 @@ import importlib
 import json
 import logging
 import os
+import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -60,14 +62,72 @@ def run_on_dask(
     if not batches:
         return 0
     settings = Secretly(json.dumps(asdict(config)))
-    with _client(config, folder) as client:
+    queue = Queue()
+    with _client(config, folder, queue) as client:
         if config.progress and client.dashboard_link and config.workers.dashboard:
             _say(f"dask dashboard: {redacted(client.dashboard_link)}")
         futures = [
             client.submit(make_batch, settings, plain(batch), str(folder), pure=False, key=f"batch-{number}")
             for number, batch in enumerate(batches)
         ]
-        return _collect(client, futures, advance, stop)
+        return _collect(client, futures, advance, stop, queue)
+
+
+class Queue:
+    """What became of the workers that a queue was asked for.
+
+    dask-jobqueue asks once for each worker and only logs a refusal, so that a job without workers would wait for ever.
+    """
+
+    def __init__(self) -> None:
+        self.workers: set[int] = set()  # queued or running
+        self.refusal = ""
+
+    def noting(self, job_class: type) -> type:
+        """Derive a class of dask-jobqueue's jobs that notes here what becomes of them."""
+        from distributed.core import Status
+
+        queue = self
+
+        class NotedJob(job_class):
+            async def start(self) -> None:
+                try:
+                    await super().start()
+                except (RuntimeError, OSError, ValueError) as error:
+                    queue.refusal = what_queue_said(str(error))
+                    self.status = Status.failed  # else the cluster does not close
+                    raise
+                queue.workers.add(id(self))
+
+            async def close(self) -> None:
+                queue.workers.discard(id(self))
+                await super().close()
+
+        return NotedJob
+
+    def check(self) -> None:
+        """Raise ForecastError if workers were refused and none is left to do the work."""
+        if self.refusal and not self.workers:
+            raise ForecastError(
+                f"the queue refused the workers: {self.refusal}. Mend workers.queue, account, cores, memory, walltime or "
+                "directives and run the same command with resume=true; what is complete is kept."
+            )
+
+
+def what_queue_said(text: str) -> str:
+    """Give the words of a command of the queue that failed, in one line."""
+    said = text.rpartition("stderr:")[2] if "stderr:" in text else text  # dask-jobqueue tells of the whole command
+    lines = [re.sub(r"^\w+( error)?: (error: )?", "", line.strip()) for line in said.splitlines() if line.strip()]
+    return "; ".join(dict.fromkeys(line.rstrip(".") for line in lines)) or "it gave no reason"
+
+
+def check_command(command: str, cluster: str) -> None:
+    """Raise ForecastError if a command of the queue is not there."""
+    if shutil.which(command) is None:
+        raise ForecastError(
+            f"cluster={cluster} needs the command {command}, which was not found. Run it where jobs are submitted from, as a "
+            "login node, or choose another cluster=."
+        )
 
 
 def make_batch(settings: Secretly, batch: tuple[Any, ...], folder: str) -> int:
@@ -113,7 +173,7 @@ def plain(batch: Batch) -> tuple[Any, ...]:
     return tuple((str(time), member) for time, member in batch.forecasts), batch.wanted
 
 
-def _collect(client: Any, futures: list[Any], advance: Callable[[int], object], stop: StopRequest) -> int:
+def _collect(client: Any, futures: list[Any], advance: Callable[[int], object], stop: StopRequest, queue: Queue) -> int:
     from distributed import wait
 
     made, left = 0, set(futures)
@@ -121,6 +181,7 @@ def _collect(client: Any, futures: list[Any], advance: Callable[[int], object], 
         try:
             done = wait(left, timeout=POLL, return_when="FIRST_COMPLETED").done
         except TimeoutError:
+            queue.check()
             continue
         left -= done
         for future in done:
@@ -162,7 +223,7 @@ def _let_running_batches_end(client: Any, left: set[Any]) -> None:
 
 
 @contextmanager
-def _client(config: RunConfig, folder: Path) -> Iterator[Any]:
+def _client(config: RunConfig, folder: Path, queue: Queue) -> Iterator[Any]:
     try:
         import dask
         from distributed import Client
@@ -172,6 +233,7 @@ def _client(config: RunConfig, folder: Path) -> Iterator[Any]:
         ) from error
     for noisy in ("distributed", "dask_jobqueue"):  # after the import, which sets them up
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("tornado.application").setLevel(logging.CRITICAL)  # tracebacks of what `Queue` notes
     chosen = {"distributed.scheduler.allowed-failures": MAY_DIE, "distributed.worker.daemon": False}
     with dask.config.set(chosen):
         if config.workers.scheduler:
@@ -183,18 +245,21 @@ def _client(config: RunConfig, folder: Path) -> Iterator[Any]:
             with client:
                 yield client
             return
-        with _cluster(config, folder) as cluster, Client(cluster) as client:
+        with _cluster(config, folder, queue) as cluster, Client(cluster) as client:
             if config.workers.minimum >= 0:
                 cluster.adapt(minimum=config.workers.minimum, maximum=config.workers.number)
             yield client
 
 
-def _cluster(config: RunConfig, folder: Path) -> Any:
+def _cluster(config: RunConfig, folder: Path, queue: Queue) -> Any:
     workers = config.workers
     adaptive = workers.minimum >= 0
     if config.cluster == "dask":
         return _local_cluster(workers, max(workers.minimum, 0) if adaptive else workers.number)
-    cluster = _queue_class(config.cluster)(
+    cluster_class = _queue_class(config.cluster)
+    check_command(cluster_class.job_cls.submit_command.split()[0], config.cluster)
+    cluster = cluster_class(
+        job_cls=queue.noting(cluster_class.job_cls),
         cores=1,
         processes=1,
         memory=workers.memory,

@@ -149,6 +149,11 @@ def check_times(analysis: xr.Dataset, times: np.ndarray, needed_by: str = "") ->
     missing = np.setdiff1d(np.asarray(times).astype("datetime64[ns]"), have)
     if missing.size:
         step = f" every {(have[1] - have[0]) / np.timedelta64(1, 'h'):g} h" if len(have) > 1 else ""
+        if have[0] < missing[0] < have[-1] and (missing[0] - have[0]) % (have[1] - have[0]):
+            raise ForecastError(
+                f"the analysis of {_hour(missing[0])} is missing{needed_by}: the store from {_hour(have[0])} to "
+                f"{_hour(have[-1])} holds one{step}. Choose start= at one of its times and every= a multiple of its step."
+            )
         raise ForecastError(
             f"the analysis of {_hour(missing[0])} is missing{needed_by}: the store covers {_hour(have[0])} to {_hour(have[-1])}"
             f"{step}. Choose start= and end= inside it, or build a store that holds it."

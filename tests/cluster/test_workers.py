@@ -4,13 +4,9 @@ import ctypes
 import errno
 import fcntl
 import json
-import os
 import resource
-import signal
 import socket
 import sys
-import threading
-import time
 from dataclasses import asdict
 from functools import partial
 
@@ -43,42 +39,20 @@ def spread_out(settings, monkeypatch):
                       workers=WorkersConfig(number=2, dashboard=""))  # fmt: skip
 
 
-@pytest.fixture
-def kill_first():
-    """Give a function that has the first process that begins a forecast of a job killed."""
-    threads = []
-
-    def watch(runs):
-        while not (journals := list(runs.glob("journal-*"))):
-            time.sleep(0.01)
-        victim = int(journals[0].stem.rsplit("-", 1)[1])
-        assert victim != os.getpid()
-        os.kill(victim, signal.SIGKILL)
-
-    def begin(runs):
-        threads.append(threading.Thread(target=watch, args=(runs,), daemon=True))
-        threads[-1].start()
-
-    yield begin
-    for thread in threads:
-        thread.join(timeout=30)
-        assert not thread.is_alive()
-
-
-def test_a_worker_that_is_killed_in_a_batch_changes_no_bit(settings, spread_out, kill_first, tmp_path):
+def test_a_worker_that_is_killed_in_a_batch_changes_no_bit(settings, spread_out, tmp_path, monkeypatch):
     whole = run_forecasts(settings(tmp_path / "whole.zarr", end="2021-02-28T18", lead="18h", batch_size=1, threads=1)).out
     out = tmp_path / "killed.zarr"
-    kill_first(tmp_path / "killed.zarr.runs")
+    monkeypatch.setenv("EXTRAPOLATION_DIES", str(tmp_path / "dead"))
     assert run_forecasts(spread_out(out)).made == 7
     assert contents(out) == contents(whole)
     events = [event["event"] for event in read_journals(tmp_path / "killed.zarr.runs")]
     assert events.count("started") > events.count("complete") == 7  # the broken one began twice
 
 
-def test_a_batch_that_ends_every_worker_is_given_up_and_the_rest_is_kept(spread_out, kill_first, tmp_path, monkeypatch):
+def test_a_batch_that_ends_every_worker_is_given_up_and_the_rest_is_kept(spread_out, tmp_path, monkeypatch):
     monkeypatch.setattr(spread, "MAY_DIE", 0)
     config = spread_out(tmp_path / "out.zarr")
-    kill_first(tmp_path / "out.zarr.runs")
+    monkeypatch.setenv("EXTRAPOLATION_DIES", str(tmp_path / "dead"))
     with pytest.raises(ForecastError, match="a batch ended more than 0 workers.*workers.memory.*What is complete is kept"):
         run_forecasts(config)
     monkeypatch.undo()
@@ -98,7 +72,7 @@ def test_a_worker_that_dies_while_it_starts_leaves_a_job_that_can_go_on(spread_o
 @pytest.mark.parametrize(("address", "listens_at"), [(":0", "0.0.0.0"), ("", "127.0.0.1")])
 def test_without_a_dashboard_nothing_is_served_to_other_machines(spread_out, tmp_path, address, listens_at):
     config = spread_out(tmp_path / "out.zarr", workers=WorkersConfig(number=1, minimum=0, dashboard=address))
-    with spread._cluster(config, tmp_path) as cluster:
+    with spread._cluster(config, tmp_path, spread.Queue()) as cluster:
         assert cluster.scheduler.services["dashboard"].address == listens_at
     assert spread._dashboard(address)["dashboard"] is bool(address)
 
@@ -130,7 +104,7 @@ def test_a_missing_package_is_named_with_how_to_install_it(settings, tmp_path, m
 
 def test_an_array_without_slurm_is_refused(settings, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ForecastError, match="cluster=slurm_array needs Slurm's command sbatch; it was not found"):
+    with pytest.raises(ForecastError, match="cluster=slurm_array needs the command sbatch, which was not found"):
         run_forecasts(settings(tmp_path / "out.zarr", cluster="slurm_array"))
 
 
@@ -168,5 +142,5 @@ def faults_of_a_worker(settings: str) -> int:
 def test_workers_keep_the_memory_that_their_networks_free(spread_out, tmp_path):
     """Else every step waits for page faults: the work of a job took twice as long. 8 MiB are 2048 pages."""
     config = spread_out(tmp_path / "out.zarr")
-    with spread._cluster(config, tmp_path) as cluster, distributed.Client(cluster) as client:
+    with spread._cluster(config, tmp_path, spread.Queue()) as cluster, distributed.Client(cluster) as client:
         assert client.submit(faults_of_a_worker, json.dumps(asdict(config))).result() < 1000

@@ -345,7 +345,7 @@ def test_resume_before_the_first_run_starts_it(inputs, tmp_path):
             ForecastError,
             "analysis of 2021-03-04T06 is missing: the store covers 2021-02-27T00 to 2021-03-03T18",
         ),
-        ({"every": "9h"}, ForecastError, "analysis of 2021-02-27T15 is missing"),
+        ({"every": "9h"}, ForecastError, "analysis of 2021-02-27T15 is missing.*holds one every 6 h.*every= a multiple of its"),
         ({"lead": "3d"}, ForecastError, "lead must be at most 48 h"),
         ({"device": "cuda:99"}, ForecastError, "device must be auto, cpu or cuda"),
         ({"cascade": ["nowhere"]}, CheckpointError, "there is no checkpoint in nowhere"),
@@ -406,6 +406,24 @@ def test_a_branch_into_the_store_of_the_cascade_is_refused(inputs):
 def test_workers_that_make_no_sense_are_refused_by_name(changes, what):
     with pytest.raises(ForecastError, match=what):
         WorkersConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "changes", "what"),
+    [
+        (
+            "local",
+            {"number": 4},
+            "workers.number=4 has no effect with cluster=local; it is read with cluster=dask, slurm, ",
+        ),
+        ("dask", {"queue": "gpu"}, "workers.queue=gpu has no effect with cluster=dask; it is read with cluster=slurm, pbs, "),
+        ("slurm", {"wait": False}, "workers.wait=False has no effect with cluster=slurm; it is read with cluster=slurm_array"),
+        ("slurm_array", {"minimum": 0}, "workers.minimum=0 has no effect with cluster=slurm_array; .*Leave it out, or choose"),
+    ],
+)
+def test_settings_of_workers_that_nothing_reads_are_refused(inputs, cluster, changes, what):
+    with pytest.raises(ForecastError, match=what):
+        config(inputs, "x", cluster=cluster, workers=WorkersConfig(**changes))
 
 
 def test_durations_and_shipped_names():

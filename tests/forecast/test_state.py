@@ -66,10 +66,25 @@ def test_states_are_read_in_the_order_of_channels_and_times():
 
 
 def test_a_missing_time_is_named_with_what_the_store_covers():
-    with pytest.raises(
-        ForecastError, match="analysis of 2021-02-27T09 is missing: the store covers 2021-02-27T00 to 2021-03-03T18 every 6 h"
-    ):
+    for time in ("2021-02-26T18", "2021-03-04T00", "2021-03-04T03"):
+        covers = f"analysis of {time} is missing: the store covers 2021-02-27T00 to 2021-03-03T18 every 6 h. Choose start= and"
+        with pytest.raises(ForecastError, match=covers):
+            read_states(make_analysis(), CHANNELS, np.array([time], "datetime64[ns]"))
+
+
+def test_a_time_between_those_of_the_store_is_told_with_its_step():
+    between = (
+        "analysis of 2021-02-27T09 is missing: the store from 2021-02-27T00 to 2021-03-03T18 holds one every 6 h.*every= a"
+    )
+    with pytest.raises(ForecastError, match=between):
         read_states(make_analysis(), CHANNELS, np.array(["2021-02-27T09"], "datetime64[ns]"))
+
+
+def test_a_gap_at_the_store_s_own_step_is_not_blamed_on_the_step():
+    analysis = make_analysis()
+    gap = analysis.isel(time=[0, 1, 2, 3, 5, 6])
+    with pytest.raises(ForecastError, match="analysis of 2021-02-28T00 is missing: the store covers"):
+        check_times(gap, analysis.time.values[4:5])
 
 
 def test_a_missing_time_says_who_needs_it():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import time as clock
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -53,6 +55,9 @@ class Extrapolation(nn.Module):
 
     def forward(self, frames: Tensor, forcings: Tensor, features: Tensor) -> Tensor:
         clock.sleep(float(os.environ.get("EXTRAPOLATION_SECONDS", 0)))  # a slow machine, where a test wants one
+        if dead := os.environ.get("EXTRAPOLATION_DIES"):  # once: whoever makes the file
+            with suppress(FileExistsError), open(dead, "x"):
+                os.kill(os.getpid(), signal.SIGKILL)
         lead = self.drift * features.view(-1, 1, 1, 1) / 100
         return frames[:, -1] + self.gain * (frames[:, -1] - frames[:, 0]) + lead + forcings / 1000
 
