@@ -179,12 +179,12 @@ def test_a_queue_that_is_not_there_is_named(array, tmp_path, monkeypatch, cluste
         run_forecasts(array(tmp_path / "out.zarr", cluster=cluster, workers=WorkersConfig()))
 
 
-def test_dask_workers_that_slurm_refuses_end_the_job_in_its_words(slurm, array, tmp_path, capfd):
+def test_dask_workers_that_slurm_refuses_end_the_job_in_its_words(slurm, array, tmp_path, capfd, caplog):
     (slurm / "refusal").write_text(SAID)
     config = array(tmp_path / "out.zarr", cluster="slurm", workers=WorkersConfig(interface="lo", dashboard=""))
     with pytest.raises(ForecastError, match=f"the queue refused the workers: {SAID_IN_A_LINE}. Mend workers.queue.*is kept"):
         run_forecasts(config)
-    assert "Traceback" not in "".join(capfd.readouterr())
+    assert "Traceback" not in "".join([*capfd.readouterr(), caplog.text])
 
 
 def test_workers_that_were_not_refused_do_the_work(tmp_path):
