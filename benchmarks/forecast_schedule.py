@@ -148,6 +148,12 @@ def measure_store(folder: Path) -> dict[str, Any]:
     }
 
 
+def rows(schedules: list[dict[str, Any]]) -> list[str]:
+    """Give the rows of the table in docs/cluster.md."""
+    shown = [[value for name, value in schedule.items() if name != "share_of_the_cycle"] for schedule in schedules]
+    return ["| " + " | ".join(str(value) for value in row) + " |" for row in shown]
+
+
 def main() -> None:
     measured = measure()
     costs = Costs(
@@ -164,8 +170,7 @@ def main() -> None:
         "schedules": schedules,
     }
     store_result(RESULT, result)
-    for row in schedules:
-        print("| " + " | ".join(str(value) for value in row.values()) + " |")
+    print("\n".join(rows(schedules)))
 
 
 if __name__ == "__main__":

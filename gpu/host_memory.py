@@ -5,7 +5,8 @@ and fetches them again, a page fault for every 4 KiB: measured, half of the time
 cores (benchmarks/kept_memory.py).
 
 Memory that is kept must not be kept twice. glibc gives threads heaps of their own, and each would hold on to the most that
-its thread ever used: over 249 initial times a job grew by 8 %, with one heap by 2 % (benchmarks/forecast_scaling.py).
+its thread ever used: over 256 initial times a job grew from 297 to 350 MB, with one heap from 280 to 302 MB
+(benchmarks/forecast_scaling.py).
 """
 
 from __future__ import annotations
