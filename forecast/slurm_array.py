@@ -42,6 +42,7 @@ _log = logging.getLogger(__name__)
 REQUEUES = 10_000  # a share that is longer than the walltime is requeued as often as it takes
 POLL = 1.0  # seconds
 ANSWERS = 60  # seconds in which the queue must answer
+UNCONFIGURED = "Could not establish a configuration source"  # said by commands of Slurm on a machine that belongs to no cluster
 
 
 class Share:
@@ -104,9 +105,11 @@ def refuse_queued(config: RunConfig) -> None:
     StoreError
         If there is one.
     ForecastError
-        If an array is to be submitted and the queue does not tell.
+        If an array is to be submitted and the tools for it are not there, or the queue does not tell.
     """
-    if shutil.which("squeue") is None:
+    if config.cluster == "slurm_array":
+        _check_tools(config.cluster)
+    elif shutil.which("squeue") is None:
         return
     command = ["squeue", "--noheader", "--format=%F %T %k"]  # number of the job or array, state, comment
     try:
@@ -117,7 +120,8 @@ def refuse_queued(config: RunConfig) -> None:
             raise ForecastError(
                 f"Slurm does not tell which jobs are in its queue ({said}); run the same command when it answers."
             ) from error
-        _log.warning("Slurm does not tell whether an array is still to fill %s (%s)", redacted(config.out), said)
+        if UNCONFIGURED not in said:
+            _log.warning("Slurm does not tell whether an array is still to fill %s (%s)", redacted(config.out), said)
         return
     queued = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
     for path in config.cascades:
@@ -158,6 +162,7 @@ def run_array(
     if not batches:
         return 0
     wanted = sum(len(batch.wanted) for batch in batches)
+    logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns at every look where Slurm keeps no accounts
     jobs = _submit(config, batches, folder)
     share(f"job {jobs[0].job_id.split('_')[0]} of Slurm ({len(jobs)} worker{'s' * (len(jobs) > 1)})")
     if not config.workers.wait:
@@ -183,15 +188,21 @@ def run_array(
     return made_now
 
 
-def _submit(config: RunConfig, batches: Sequence[Batch], folder: Path) -> list[Any]:
+def _check_tools(cluster: str) -> None:
+    """Check that what submits arrays is there."""
     try:
-        import submitit
+        import submitit  # noqa: F401
     except ImportError as error:
         raise ForecastError(
             "cluster=slurm_array needs the package submitit; install it with: pip install 'skysolve[cluster]'."
         ) from error
-    for command in ("sbatch", "srun"):
-        check_command(command, config.cluster)
+    for command in ("sbatch", "srun", "squeue"):
+        check_command(command, cluster)
+
+
+def _submit(config: RunConfig, batches: Sequence[Batch], folder: Path) -> list[Any]:
+    import submitit
+
     workers = config.workers
     executor = submitit.SlurmExecutor(Path(workers.logs or folder / "logs"), max_num_timeout=REQUEUES)
     directives = dict(_directive(line) for line in workers.directives)

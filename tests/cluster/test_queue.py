@@ -25,7 +25,8 @@ from tests.cluster.jobs import contents
 pytest.importorskip("submitit")
 pytest.importorskip("dask_jobqueue")
 
-# Its files: `queue` has a line per job as squeue prints it, `refusal` what sbatch says when it refuses.
+# Its files: `queue` has a line per job as squeue prints it, `refusal` what sbatch says when it refuses, `down` what squeue says
+# when it does not answer.
 SBATCH = """#!/bin/sh
 if [ -e {folder}/refusal ]; then cat {folder}/refusal >&2; exit 1; fi
 for last; do :; done
@@ -34,7 +35,7 @@ echo "4711 PENDING $(sed -n 's/^#SBATCH --comment=//p' "$last")" >> {folder}/que
 echo "Submitted batch job 4711"
 """
 SQUEUE = """#!/bin/sh
-if [ -e {folder}/down ]; then echo "slurm_load_jobs error: Unable to contact slurm controller" >&2; exit 1; fi
+if [ -e {folder}/down ]; then cat {folder}/down >&2; exit 1; fi
 cat {folder}/queue
 """
 SAID = "sbatch: error: invalid partition specified: gpuu\nsbatch: error: Batch job submission failed: Invalid partition name\n"
@@ -112,11 +113,19 @@ def test_while_an_array_waits_in_the_queue_its_stores_are_refused(slurm, array, 
 
 
 def test_a_queue_that_does_not_answer_stops_arrays_only(slurm, array, tmp_path, caplog):
-    (slurm / "down").touch()
+    (slurm / "down").write_text("slurm_load_jobs error: Unable to contact slurm controller\n")
     with pytest.raises(ForecastError, match="does not tell which jobs.*Unable to contact slurm controller.; run the same"):
         run_forecasts(array(tmp_path / "out.zarr"))
     assert run_forecasts(here(array, tmp_path / "here.zarr")).made == 4
     assert "does not tell whether an array is still to fill" in caplog.text
+
+
+def test_a_machine_with_slurms_commands_and_no_cluster_is_as_one_without(slurm, array, tmp_path, caplog):
+    (slurm / "down").write_text("squeue: fatal: Could not establish a configuration source\n")
+    refuse_queued(here(array, tmp_path / "out.zarr"))
+    assert not caplog.text
+    with pytest.raises(ForecastError, match="does not tell which jobs.*Could not establish a configuration source"):
+        refuse_queued(array(tmp_path / "out.zarr"))
 
 
 def test_jobs_of_others_in_the_queue_are_nothing_to_us(slurm, array, tmp_path):
