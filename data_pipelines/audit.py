@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -59,6 +60,9 @@ _MAY_BE_UNIFORM = OCEAN_VARIABLES | {
     "toa_incident_solar_radiation_12hr",
     "toa_incident_solar_radiation_24hr",
 }
+# What is kept of every field of a channel, and of all fields of a channel in a block: one column each.
+_FIELD = np.dtype([("low", "f4"), ("high", "f4"), ("missing", "i4"), ("checksum", "u4")])
+_BLOCK = np.dtype([("sum", "f8"), ("weight", "f8"), ("north_minus_south", "f8")])
 _LISTED_TIMES = 10  # so many times are named per finding; the rest is counted
 _TROPOSPHERE = 400  # hPa: below, cyclones are cyclonic in every season
 
@@ -87,6 +91,55 @@ class FieldSummary:
     mean: float = float("nan")  # area-weighted over the globe, over all times
     fields: int = 0
     nan_fields: int = 0
+
+
+@dataclass(frozen=True)
+class BlockReport:
+    """What was seen in one block.
+
+    40 years of 69 channels every 6 hours are 4 million fields, of 16 bytes each; as Python's numbers they would be gigabytes.
+
+    Parameters
+    ----------
+    start
+        Orders the blocks.
+    channels
+        Their names.
+    counts
+        Fields of each channel.
+    fields
+        Of `_FIELD`: those of the first channel, then those of the next.
+    totals
+        Of `_BLOCK`, one for each channel.
+    """
+
+    start: int
+    channels: tuple[str, ...]
+    counts: NDArray[np.int32]
+    fields: NDArray[Any]
+    totals: NDArray[Any]
+
+    def of(self, channel: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The fields of one channel, and their totals in an array of one."""
+        place = self.channels.index(channel)
+        begin = int(self.counts[:place].sum())
+        return self.fields[begin : begin + int(self.counts[place])], self.totals[place : place + 1]
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as plain lists, a column each."""
+        columns = {name: self.fields[name].tolist() for name in _FIELD.names or ()}
+        counts, totals = self.counts.tolist(), self.totals.tolist()
+        return {"start": self.start, "channels": list(self.channels), "counts": counts, **columns, "totals": totals}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> BlockReport:
+        """Read what `as_json` gave, also through a file."""
+        fields = np.empty(len(content["low"]), _FIELD)
+        for name in _FIELD.names or ():
+            fields[name] = content[name]
+        totals = np.array([tuple(row) for row in content["totals"]], _BLOCK)
+        channels = tuple(map(sys.intern, content["channels"]))
+        return cls(content["start"], channels, np.array(content["counts"], "int32"), fields, totals)
 
 
 @dataclass
@@ -203,8 +256,8 @@ def audit_times(times: NDArray[np.datetime64], allow: Iterable[str] = ()) -> lis
 class Auditor:
     """Looks at every field once, block by block.
 
-    A block's report (`look`) is plain JSON, so that an interrupted build can go on from the reports it has; `result`
-    puts them together.
+    `look` reports on a block, and `keep` takes such a report, so that an interrupted build can go on from the reports that it
+    has; `result` puts together what was kept.
     """
 
     def __init__(
@@ -218,7 +271,7 @@ class Auditor:
         self.sources = tuple(sources)
         self.dataset = dataset
         self.times = dataset["time"].values if times is None and "time" in dataset.dims else times  # before duplicates went
-        self.reports: list[dict[str, Any]] = []
+        self.reports: list[BlockReport] = []
         self.waves = contract_of(dataset) is WAVES
         rows = dataset[contract_of(dataset).plane[0]].values
         # Area on the globe, not 0 for a grid that is all pole; cells of waves are of one size.
@@ -236,46 +289,43 @@ class Auditor:
             findings.append(Finding("regional", message, accepted="regional" in self.allow))
         return findings
 
-    def look(self, block: xr.Dataset) -> dict[str, Any]:
+    def look(self, block: xr.Dataset) -> BlockReport:
         """Report on loaded fields: a block of times, the static ones, or one sample of waves."""
-        report: dict[str, Any] = {}
+        channels, fields, totals = [], [], []
         for name, array in block.data_vars.items():
             values = array.values if "level" in array.dims else np.expand_dims(array.values, axis=-3)
             if self.waves:
                 values = values.reshape(-1, *values.shape[-3:])
             elif "time" not in array.dims:
                 values = values[None]
-            levels = block["level"].values.tolist() if "level" in array.dims else [None]
-            for position, level in enumerate(levels):
-                channel = str(Channel(str(name), level))
-                report[channel] = self._look_at(str(name), level, values[:, position])
-        self.reports.append({"start": _start(block), "channels": report})
-        return self.reports[-1]
+            for position, channel in enumerate(_channels_of(block, str(name))):
+                seen, total = self._look_at(channel, values[:, position])
+                channels.append(sys.intern(str(channel)))
+                fields.append(seen)
+                totals.append(total)
+        counts = np.array([len(seen) for seen in fields], "int32")
+        return BlockReport(_start(block), tuple(channels), counts, np.concatenate(fields), np.array(totals, _BLOCK))
 
-    def _look_at(self, name: str, level: int | None, fields: NDArray[np.floating]) -> dict[str, Any]:
+    def keep(self, report: BlockReport) -> None:
+        """Count a block's report in."""
+        self.reports.append(report)
+
+    def _look_at(self, channel: Channel, fields: NDArray[np.floating]) -> tuple[NDArray[Any], tuple[float, float, float]]:
         flat = fields.reshape(fields.shape[0], -1)
         missing = np.isnan(flat)
-        n_missing = missing.sum(axis=1)
-        whole = n_missing == flat.shape[1]
-        seen = ~whole
-        low = np.full(len(flat), np.inf)
-        high = np.full(len(flat), -np.inf)
-        low[seen], high[seen] = np.nanmin(flat[seen], axis=1), np.nanmax(flat[seen], axis=1)
+        seen = np.zeros(len(flat), _FIELD)
+        seen["missing"] = missing.sum(axis=1)
+        there = seen["missing"] < flat.shape[1]
+        seen["low"], seen["high"] = np.inf, -np.inf
+        seen["low"][there], seen["high"][there] = np.nanmin(flat[there], axis=1), np.nanmax(flat[there], axis=1)
+        seen["checksum"] = [zlib.crc32(np.ascontiguousarray(step).data) for step in flat]
         weights = np.broadcast_to(self.weights, fields.shape[1:]).ravel()
         present = np.where(missing, 0.0, flat).astype("float64")
         total_weight = (~missing).astype("float64") @ weights
-        return {
-            "variable": name,
-            "level": level,
-            "low": [float(value) for value in low],
-            "high": [float(value) for value in high],
-            "missing": [int(count) for count in n_missing],
-            "points": int(flat.shape[1]),
-            "sum": float((present @ weights).sum()),
-            "weight": float(total_weight.sum()),
-            "sums": [zlib.crc32(np.ascontiguousarray(step).data) for step in flat],
-            "north_minus_south": None if self.waves else _hemispheres(name, level, fields, self.dataset["latitude"].values),
-        }
+        north_minus_south = float("nan")
+        if not self.waves:
+            north_minus_south = _hemispheres(channel.variable, channel.level, fields, self.dataset["latitude"].values)
+        return seen, (float((present @ weights).sum()), float(total_weight.sum()), north_minus_south)
 
     def result(self, data_hash: str | None = None, store: str | None = None) -> Audit:
         """Put the reports of all blocks together."""
@@ -284,8 +334,13 @@ class Auditor:
             times = self.dataset["time"].values
         channels: list[FieldSummary] = []
         findings = self.metadata_findings()
-        for channel, parts in self._by_channel().items():
-            summary, found = self._judge(channel, parts, times)
+        blocks = sorted(self.reports, key=lambda report: report.start)
+        for channel in _all_channels(self.dataset):
+            held = [block for block in blocks if str(channel) in block.channels]
+            if not held:
+                continue
+            fields, totals = (np.concatenate(parts) for parts in zip(*(block.of(str(channel)) for block in held), strict=True))
+            summary, found = self._judge(channel, fields, totals, times)
             channels.append(summary)
             findings += found
         expver = self._versions()
@@ -310,23 +365,13 @@ class Auditor:
             store=store,
         )
 
-    def _by_channel(self) -> dict[str, list[dict[str, Any]]]:
-        grouped: dict[str, list[dict[str, Any]]] = {}
-        for report in sorted(self.reports, key=lambda report: report["start"]):
-            for channel, part in report["channels"].items():
-                grouped.setdefault(channel, []).append(part)
-        order = [str(channel) for channel in _all_channels(self.dataset)]
-        return {channel: grouped[channel] for channel in order if channel in grouped}
-
     def _judge(
-        self, channel: str, parts: Sequence[dict[str, Any]], times: NDArray[np.datetime64]
+        self, channel: Channel, fields: NDArray[Any], totals: NDArray[Any], times: NDArray[np.datetime64]
     ) -> tuple[FieldSummary, list[Finding]]:
-        name, level, points = parts[0]["variable"], parts[0]["level"], parts[0]["points"]
+        name, subject = channel.variable, str(channel)
+        points = int(np.prod([self.dataset.sizes[dim] for dim in contract_of(self.dataset).plane]))
         known = VARIABLES.get(name)
-        low, high = (np.concatenate([part[key] for part in parts]).astype("float64") for key in ("low", "high"))
-        missing = np.concatenate([part["missing"] for part in parts])
-        sums = np.concatenate([part["sums"] for part in parts])
-        weight = sum(part["weight"] for part in parts)
+        low, high, missing, checksum = (fields[key] for key in ("low", "high", "missing", "checksum"))
         static = "time" not in self.dataset[name].dims
         when = np.full(1, np.datetime64("NaT")) if static else times
         if self.waves:
@@ -334,16 +379,20 @@ class Auditor:
         whole = missing == points
         seen = ~whole
         summary = FieldSummary(
-            name, level, str(self.dataset[name].attrs.get("units", "")), fields=len(missing), nan_fields=int(whole.sum())
+            name,
+            channel.level,
+            str(self.dataset[name].attrs.get("units", "")),
+            fields=len(missing),
+            nan_fields=int(whole.sum()),
         )
         if seen.any():
             summary.minimum, summary.maximum = float(low[seen].min()), float(high[seen].max())
-            summary.mean = sum(part["sum"] for part in parts) / weight
+            summary.mean = float(totals["sum"].sum() / totals["weight"].sum())
         found: list[Finding] = []
 
         def report(kind: str, where: NDArray[np.bool_], message: str, note: bool = False) -> None:
             if where.any():
-                found.append(_finding(kind, when[where], self.allow, channel, message, note=note))
+                found.append(_finding(kind, when[where], self.allow, subject, message, note=note))
 
         report("nan_fields", whole, "is missing (NaN) everywhere")
         partly = (missing > 0) & seen
@@ -356,7 +405,7 @@ class Auditor:
         if points > 1:
             report("constant_fields", seen & (low == high), "has one value everywhere", name in _MAY_BE_UNIFORM)
         if not static:
-            repeated = np.concatenate([[False], (sums[1:] == sums[:-1]) & seen[1:] & (low != high)[1:]])
+            repeated = np.concatenate([[False], (checksum[1:] == checksum[:-1]) & seen[1:] & (low != high)[1:]])
             report("repeated_fields", repeated, "equals the field before, bit by bit", name in _MAY_BE_UNIFORM)
         if known is not None:
             lowest, highest = known.valid_range
@@ -367,10 +416,10 @@ class Auditor:
                 outside,
                 f"reaches {reach}, but {name} lies in {lowest:g} to {highest:g} {known.units}: wrong units?",
             )
-        swapped = [part["north_minus_south"] for part in parts if part["north_minus_south"] is not None]
-        if swapped and np.mean(swapped) < 0.0:
+        swapped = totals["north_minus_south"][~np.isnan(totals["north_minus_south"])]
+        if swapped.size and swapped.mean() < 0.0:
             message = "looks upside down: what is known of its northern and southern hemisphere is found the other way round"
-            found.append(Finding("upside_down", f"{channel} {message}", channel, accepted="upside_down" in self.allow))
+            found.append(Finding("upside_down", f"{subject} {message}", subject, accepted="upside_down" in self.allow))
         return summary, found
 
     def _moments(self, static: bool) -> NDArray[Any]:
@@ -411,17 +460,17 @@ def audit(
     timed = [name for name, array in dataset.data_vars.items() if "time" in array.dims]
     static = dataset.drop_vars(timed)
     if static.data_vars:
-        auditor.look(static.load())
+        auditor.keep(auditor.look(static.load()))
     total = dataset.sizes.get("time", 0)
     for start in range(0, total, steps):
-        auditor.look(dataset[timed].isel(time=slice(start, start + steps)).load())
+        auditor.keep(auditor.look(dataset[timed].isel(time=slice(start, start + steps)).load()))
         if progress is not None:
             progress(min(start + steps, total), total)
     return auditor.result()
 
 
-def _hemispheres(name: str, level: int | None, fields: NDArray[np.floating], latitude: NDArray[np.floating]) -> float | None:
-    """Positive if the hemispheres are as on Earth, negative if they look swapped, None if this cannot tell.
+def _hemispheres(name: str, level: int | None, fields: NDArray[np.floating], latitude: NDArray[np.floating]) -> float:
+    """Positive if the hemispheres are as on Earth, negative if they look swapped, NaN if this cannot tell.
 
     What is the same in every season: the Southern Ocean's pressure trough, Antarctica's height, less land in the
     middle latitudes of the south, and cyclones, whose relative vorticity is strong and positive in the north and
@@ -432,13 +481,13 @@ def _hemispheres(name: str, level: int | None, fields: NDArray[np.floating], lat
     """
     test = _HEMISPHERE_TESTS.get(name)
     if test is None or (level is not None and level < _TROPOSPHERE):
-        return None
+        return float("nan")
     if latitude.max() < test.poleward - 5.0 or latitude.min() > -(test.poleward - 5.0):
-        return None
+        return float("nan")
     rows = (np.abs(latitude) >= test.equatorward) & (np.abs(latitude) <= test.poleward)
     north, south = fields[:, rows & (latitude > 0)], fields[:, rows & (latitude < 0)]
     if not north.size or not south.size or np.isnan(north).all() or np.isnan(south).all():
-        return None
+        return float("nan")
     difference = float(np.nanmean(north.astype("float64") ** test.moment) - np.nanmean(south.astype("float64") ** test.moment))
     return test.sign * difference + test.tolerance
 
@@ -481,11 +530,12 @@ def _finding(
 
 
 def _all_channels(dataset: xr.Dataset) -> list[Channel]:
-    channels: list[Channel] = []
-    for name, array in dataset.data_vars.items():
-        levels = dataset["level"].values.tolist() if "level" in array.dims else [None]
-        channels += [Channel(str(name), level) for level in levels]
-    return channels
+    return [channel for name in dataset.data_vars for channel in _channels_of(dataset, str(name))]
+
+
+def _channels_of(dataset: xr.Dataset, name: str) -> list[Channel]:
+    levels = dataset["level"].values.tolist() if "level" in dataset[name].dims else [None]
+    return [Channel(name, level) for level in levels]
 
 
 def _is_global(latitude: NDArray[np.floating], longitude: NDArray[np.floating]) -> bool:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +24,7 @@ import numpy as np
 import xarray as xr
 from dask.base import optimize
 
-from data_pipelines.audit import Audit, Auditor, Finding, check_allowed
+from data_pipelines.audit import Audit, Auditor, BlockReport, Finding, check_allowed
 from data_pipelines.combine import Join
 from data_pipelines.contracts import CONTRACT
 from data_pipelines.locations import beside, is_url
@@ -283,7 +284,7 @@ def _fill(
     digests: dict[str, list[bytes]] = {str(name): [] for name in dataset.data_vars}
     if static.data_vars:
         loaded = load_checked(static)
-        auditor.look(loaded)
+        auditor.keep(auditor.look(loaded))
         for name, array in loaded.data_vars.items():
             digests[str(name)] = [field_digest(array.values)]
     total = dataset.sizes.get("time", 0)
@@ -292,17 +293,14 @@ def _fill(
     for block, loaded in _read_ahead(dataset[timed], missing, remote):
         report = auditor.look(loaded)
         write_analysis(ledger.partial, loaded)
-        hashes = {name: [field_digest(step).hex() for step in loaded[name].values] for name in timed}
-        ledger.add(block.start, report, hashes)
+        ledger.add(_Done(block.start, report, {name: [field_digest(step) for step in loaded[name].values] for name in timed}))
         if progress is not None:
             progress(block.stop, total)
-    reports = {report["start"] for report in auditor.reports}
     for block in blocks:
-        entry = ledger.done[block.start]
-        if entry["report"]["start"] not in reports:
-            auditor.reports.append(entry["report"])
+        done = ledger.done[block.start]
+        auditor.keep(done.report)
         for name in timed:
-            digests[name] += [bytes.fromhex(text) for text in entry["digests"][name]]
+            digests[name] += done.digests[name]
     return digests
 
 
@@ -356,6 +354,24 @@ def _finish(ledger: _Ledger, report: Audit) -> None:
     ledger.finish()
 
 
+@dataclass(frozen=True)
+class _Done:
+    """A block that is written: its first step, what the audit saw in it, and the digests of every variable's fields."""
+
+    block: int
+    report: BlockReport
+    digests: dict[str, list[bytes]]
+
+    def as_json(self) -> dict[str, Any]:
+        digests = {name: [digest.hex() for digest in fields] for name, fields in self.digests.items()}
+        return {"block": self.block, "report": self.report.as_json(), "digests": digests}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> _Done:
+        digests = {sys.intern(name): [bytes.fromhex(text) for text in fields] for name, fields in content["digests"].items()}
+        return cls(content["block"], BlockReport.from_json(content["report"]), digests)
+
+
 class _Ledger:
     """What of a build is done: an append-only file beside the store, one line of JSON per block."""
 
@@ -365,7 +381,7 @@ class _Ledger:
         self.path = beside(out, ".progress.jsonl")
         self.fingerprint = fingerprint
         self.allow: tuple[str, ...] = ()
-        self.done: dict[int, dict[str, Any]] = {}
+        self.done: dict[int, _Done] = {}
         self.created = False
 
     def prepare(self, recipe: Recipe) -> None:
@@ -377,16 +393,14 @@ class _Ledger:
             If an unfinished copy was made with other settings, or something else has its name.
         """
         self.allow = recipe.allow
-        lines = self._lines()
-        if not lines:
+        fingerprint, created, refused = self._read()
+        if fingerprint is None:
             if exists(self.partial):
                 raise StoreError(
                     f"{self.partial} is in the way, and no interrupted build made it. Move it away, or choose another out=."
                 )
             return
-        refused = lines[-1].get("refused")
-        self._rewrite(lines)
-        same = lines[0].get("fingerprint") == self.fingerprint
+        same = fingerprint == self.fingerprint
         answered = refused is not None and set(refused) <= set(recipe.allow)
         if recipe.restart or (refused is not None and not (same and answered)):
             self.discard()
@@ -397,8 +411,7 @@ class _Ledger:
                 "to finish it, or give restart=true to throw it away."
             )
         else:
-            self.done = {line["block"]: line for line in lines if "block" in line}
-            self.created = any("created" in line for line in lines) and exists(self.partial)
+            self.created = created and exists(self.partial)
             if not self.created:
                 self.discard()
 
@@ -411,10 +424,9 @@ class _Ledger:
         self._append({"created": True})
         self.created = True
 
-    def add(self, block: int, report: Mapping[str, Any], digests: Mapping[str, list[str]]) -> None:
-        entry = {"block": block, "report": report, "digests": digests}
-        self._append(entry)
-        self.done[block] = entry
+    def add(self, done: _Done) -> None:
+        self._append(done.as_json())
+        self.done[done.block] = done
 
     def refused(self, names: Sequence[str]) -> None:
         self._append({"refused": list(names)})
@@ -430,23 +442,29 @@ class _Ledger:
         with writing(self.out), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
-    def _lines(self) -> list[dict[str, Any]]:
-        if not self.path.exists():
-            return []
-        lines: list[dict[str, Any]] = []
-        for text in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:  # the line that was being written when the build was killed
-                break
-        return lines
+    def _read(self) -> tuple[str | None, bool, list[str] | None]:
+        """Take the blocks that are done from the file; give its fingerprint, whether the copy was created, what was refused.
 
-    def _rewrite(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Drop the torn line of a killed build, or the next line would be torn with it."""
-        partial = beside(self.out, ".progress.partial")
-        with writing(self.out):
-            partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-            os.replace(partial, self.path)
+        The line that was being written when a build was killed is cut off: the next one would be torn with it.
+        """
+        fingerprint, created, refused, whole = None, False, None, 0
+        if not self.path.exists():
+            return None, False, None
+        with writing(self.out), self.path.open("rb+") as file:
+            for text in file:  # gigabytes for a long record of many channels: a line at a time
+                try:
+                    line = json.loads(text)
+                except ValueError:
+                    break
+                if not text.endswith(b"\n"):
+                    break
+                whole += len(text)
+                fingerprint, created = line.get("fingerprint", fingerprint), created or "created" in line
+                refused = line.get("refused")
+                if "block" in line and fingerprint == self.fingerprint:
+                    self.done[line["block"]] = _Done.from_json(line)
+            file.truncate(whole)
+        return fingerprint, created, refused
 
     def discard(self) -> None:
         """Throw the unfinished copy away.
@@ -468,6 +486,7 @@ def _fingerprint(sources: Sequence[str | Path], dataset: xr.Dataset, selection: 
     """What must be the same for a build to go on: settings, coordinates, and the state of local files."""
     digest = hashlib.sha256()
     settings = {
+        "format": 2,  # of the ledger
         "selection": asdict(selection),
         "derive": recipe.derive,
         "grid": recipe.grid,

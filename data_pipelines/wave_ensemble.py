@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from data_pipelines.audit import Audit, Auditor
+from data_pipelines.audit import Audit, Auditor, BlockReport
 from data_pipelines.errors import StoreError
 from data_pipelines.finite_elements.errors import FiniteElementError
 from data_pipelines.locations import beside, is_url
@@ -235,7 +235,7 @@ class Ensemble:
         except FiniteElementError as error:
             raise type(error)(f"sample {sample}: {error}") from error
         write_samples(self.partial, fields)
-        report = self._auditor(()).look(fields)
+        report = self._auditor(()).look(fields).as_json()
         digests = {str(name): field_digest(array.values[0]).hex() for name, array in fields.data_vars.items()}
         _write_whole(self.mark_of(sample), json.dumps({"measured": measured, "report": report, "digests": digests}))
         return sample
@@ -250,7 +250,8 @@ class Ensemble:
         """Audit all samples from their marks, write what was measured, hash, and give the store its name."""
         marks = [json.loads(self.mark_of(sample).read_text(encoding="utf-8")) for sample in self.samples]
         auditor = self._auditor(allow)
-        auditor.reports = [mark["report"] for mark in marks]
+        for mark in marks:
+            auditor.keep(BlockReport.from_json(mark["report"]))
         digests = {
             str(name): [bytes.fromhex(mark["digests"][name]) for mark in marks]
             for name in sorted(map(str, self.template.data_vars))
