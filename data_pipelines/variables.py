@@ -191,6 +191,43 @@ OCEAN_VARIABLES = frozenset(
     }
 )
 
+# What cannot be negative, and what is a part of a whole: analyses hold such values exactly, networks overshoot them.
+_NON_NEGATIVE = frozenset(
+    {
+        "specific_humidity",
+        "relative_humidity",
+        "wind_speed",
+        "specific_cloud_ice_water_content",
+        "specific_cloud_liquid_water_content",
+        "specific_rain_water_content",
+        "specific_snow_water_content",
+        "ozone_mass_mixing_ratio",
+        "10m_wind_speed",
+        "snow_depth",
+        "total_column_water_vapour",
+        "total_column_water",
+        "boundary_layer_height",
+        "volumetric_soil_water_layer_1",
+        "volumetric_soil_water_layer_2",
+        "volumetric_soil_water_layer_3",
+        "volumetric_soil_water_layer_4",
+        "total_precipitation",
+        "total_precipitation_6hr",
+        "total_precipitation_12hr",
+        "total_precipitation_24hr",
+        "toa_incident_solar_radiation",
+        "toa_incident_solar_radiation_6hr",
+        "toa_incident_solar_radiation_12hr",
+        "toa_incident_solar_radiation_24hr",
+        "significant_height_of_combined_wind_waves_and_swell",
+        "significant_height_of_wind_waves",
+        "significant_height_of_total_swell",
+        "mean_wave_period",
+        "peak_wave_period",
+    }
+)
+_FRACTIONS = frozenset({"fraction_of_cloud_cover", "total_cloud_cover", "sea_ice_cover"})
+
 # The same name means another variable without a level.
 _ON_SURFACE = {
     "z": "geopotential_at_surface",
@@ -225,6 +262,16 @@ def find_variable(name: str, on_levels: bool) -> Variable | None:
     index = _LEVEL_INDEX if on_levels else _SURFACE_INDEX
     found = index.get(name)
     return None if found is None else VARIABLES[found]
+
+
+def physical_bounds(name: str) -> tuple[float, float]:
+    """Lowest and highest value that a variable can have by what it is: rain is not negative, cloud covers no more than all.
+
+    Narrower than `Variable.valid_range`, which tells wrong units, and infinite where the definition sets no bound.
+    """
+    if name in _FRACTIONS:
+        return 0.0, 1.0
+    return (0.0 if name in _NON_NEGATIVE else float("-inf")), float("inf")
 
 
 def canonical_order(names: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from data_pipelines.errors import first_line
+from data_pipelines.variables import Channel, physical_bounds
 from forecast.cascade import Cascade, Step
 from forecast.forecaster import Forecaster, ForecastError
 from forecast.shared_steps import Key, SharedStep, share_steps
@@ -93,7 +95,8 @@ def rollout(
     perturbations
         Added to every state that is read of the analysis, physical units.
     calibrated
-        Whether to give states as readers shall see them, see `Forecaster.calibrated`, or as they are carried on.
+        Whether to give states as readers shall see them (see `Forecaster.calibrated`; cut to
+        `data_pipelines.variables.physical_bounds`), or as they are carried on.
 
     Yields
     ------
@@ -208,7 +211,7 @@ def _steps(
         for key in [key for key in states if last_reader.get(key, -1) <= place]:
             del states[key]
         state = State(
-            _calibrated(cascade, step, fields, initial[one.initial], times) if calibrated else fields,
+            _as_shown(cascade, step, fields, initial[one.initial], times) if calibrated else fields,
             cascade.channels,
             times,
             step.lead_hours,
@@ -250,13 +253,26 @@ def _one_step(
             ) from error
 
 
-def _calibrated(cascade: Cascade, step: Step, fields: Tensor, initial: Tensor, times: np.ndarray) -> Tensor:
+def _as_shown(cascade: Cascade, step: Step, fields: Tensor, initial: Tensor, times: np.ndarray) -> Tensor:
+    """The state for its readers: calibrated, and without rain below zero. What is carried on stays as the network made it."""
     model = cascade.stages[step.stage].model
-    if not model.is_calibrated:
-        return fields
-    order, back = _channel_orders(cascade, model)
     with torch.inference_mode():
-        return model.calibrated(fields[:, order], initial[:, order], times, step.lead_hours)[:, back]
+        if model.is_calibrated:
+            order, back = _channel_orders(cascade, model)
+            fields = model.calibrated(fields[:, order], initial[:, order], times, step.lead_hours)[:, back]
+        bounds = _bounds(cascade.channels)
+        if bounds:
+            fields = fields.clone()
+        for place, low, high in bounds:
+            fields[:, place].clamp_(low, high)
+    return fields
+
+
+@cache
+def _bounds(channels: tuple[str, ...]) -> tuple[tuple[int, float, float], ...]:
+    """Place, lowest and highest value of the channels that have bounds."""
+    bounds = [(place, *physical_bounds(Channel.parse(name).variable)) for place, name in enumerate(channels)]
+    return tuple(one for one in bounds if np.isfinite(one[1:]).any())
 
 
 def _channel_orders(cascade: Cascade, model: Forecaster) -> tuple[list[int], list[int]]:

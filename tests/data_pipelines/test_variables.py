@@ -7,7 +7,17 @@ import pytest
 import xarray as xr
 
 from data_pipelines.units import spell
-from data_pipelines.variables import OCEAN_VARIABLES, STATIC_VARIABLES, VARIABLES, Channel, channels_of, find_variable
+from data_pipelines.variables import (
+    _FRACTIONS,
+    _NON_NEGATIVE,
+    OCEAN_VARIABLES,
+    STATIC_VARIABLES,
+    VARIABLES,
+    Channel,
+    channels_of,
+    find_variable,
+    physical_bounds,
+)
 
 
 def test_no_name_means_two_variables_on_the_same_kind_of_level() -> None:
@@ -67,3 +77,15 @@ def test_channels_are_variable_major_and_leave_static_fields_out() -> None:
         {"level": [500, 850]},
     )
     assert [str(channel) for channel in channels_of(data)] == ["vorticity_500", "vorticity_850", "mean_sea_level_pressure"]
+
+
+def test_physical_bounds_are_of_known_variables_and_within_what_is_valid():
+    bounded = {name: physical_bounds(name) for name in VARIABLES if physical_bounds(name) != (-np.inf, np.inf)}
+    assert bounded["total_cloud_cover"] == (0, 1)
+    assert bounded["total_precipitation_6hr"] == (0, np.inf)
+    assert {"geopotential", "vertical_velocity", "2m_temperature", "mean_wave_direction"}.isdisjoint(bounded)
+    assert len(bounded) == len(_NON_NEGATIVE | _FRACTIONS)  # a misspelt name would bound nothing
+    for name, (low, high) in bounded.items():
+        lowest, highest = VARIABLES[name].valid_range
+        assert lowest <= low < highest <= max(high, 1.01)
+    assert physical_bounds("unknown") == (-np.inf, np.inf)

@@ -79,6 +79,23 @@ def test_what_is_shown_is_calibrated_and_what_is_carried_on_is_not():
         torch.testing.assert_close(shown.fields, plain.fields + weight * (initial - plain.fields))
 
 
+def test_what_is_shown_is_within_physical_bounds_and_what_is_carried_on_is_not_cut():
+    """No rain below zero, no cloud over more than all; temperature has no bound."""
+    pressure = ANALYSIS["mean_sea_level_pressure"]
+    wave = ((pressure - pressure.mean()) / pressure.std()).astype("float32")
+    cloud, rain = wave.rename("total_cloud_cover"), wave.rename("total_precipitation_6hr")
+    analysis = ANALYSIS[[]].assign(total_cloud_cover=cloud, total_precipitation_6hr=rain, skin_temperature=wave)
+    model = extrapolation(analysis, channels=("total_cloud_cover", "total_precipitation_6hr", "skin_temperature"))
+    raw = list(rollout(model, analysis, TIMES, 4, "cpu", calibrated=False))
+    for plain, shown in zip(raw, rollout(model, analysis, TIMES, 4, "cpu"), strict=True):
+        low, high = plain.fields.amin((0, 2, 3)), plain.fields.amax((0, 2, 3))
+        assert (low < 0).all()
+        assert high[0] > 1
+        torch.testing.assert_close(shown.fields[:, 0], plain.fields[:, 0].clamp(0, 1), rtol=0, atol=0)
+        torch.testing.assert_close(shown.fields[:, 1], plain.fields[:, 1].clamp(min=0), rtol=0, atol=0)
+        torch.testing.assert_close(shown.fields[:, 2], plain.fields[:, 2], rtol=0, atol=0)
+
+
 def test_branches_make_the_bits_of_separate_rollouts_in_fewer_steps(monkeypatch):
     """Calibrated and perturbed, a branch that begins otherwise and one that ends early among them."""
     short, medium, other = (extrapolation(ANALYSIS, gain=gain) for gain in (0.5, -0.5, 0.25))

@@ -30,7 +30,7 @@ class Extrapolation(nn.Module):
         self.requirements = requirements
         self.gain = nn.Parameter(torch.tensor(gain))
         self.share_of_initial = 0.0  # per hour of lead time, in what is shown
-        order = [float(CHANNELS.index(name) + 1) for name in requirements.channels]
+        order = [float(CHANNELS.index(name) + 1) if name in CHANNELS else 0.0 for name in requirements.channels]
         self.register_buffer("drift", drift * torch.tensor(order).view(-1, 1, 1))
 
     @classmethod
