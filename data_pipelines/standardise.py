@@ -39,7 +39,7 @@ STEP_NAMES = ("step", "forecast_period", "prediction_timedelta", "lead_time")
 LEVEL_NAMES = ("level", "pressure_level", "isobaricInhPa", "isobaricInPa", "plev", "lev", "pressure", "air_pressure")
 LATITUDE_NAMES = ("latitude", "lat", "nav_lat")
 LONGITUDE_NAMES = ("longitude", "lon", "long", "nav_lon")
-MEMBER_NAMES = ("number", "realization", "member", "ensemble", "ens", "sample")
+MEMBER_NAMES = ("number", "realization", "realisation", "member", "ensemble_member", "ensemble", "ens", "sample")
 PRESSURE_IN_PA = ("plev", "isobaricInPa")
 # Vertical coordinates that are no pressure: fields on them cannot enter the store as they are.
 OTHER_VERTICAL = ("hybrid", "model_level", "sigma", "generalVerticalLayer", "potentialVorticity", "theta", "depth")

@@ -126,7 +126,7 @@ _BY_VARIABLE = {
 
 
 # Names that say a height [m], not what the store keeps [m2 s-2].
-_HEIGHTS = re.compile(r"(gh|hgt|geopotential_height|orog|orography)_?\d*(hPa)?")
+_HEIGHTS = re.compile(r"(gh|hgt|geopotential_height|zg|orog|orography)_?\d*(hPa)?")
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ _SURFACE = False
 # fmt: off
 _TABLE: tuple[Variable, ...] = (
     # On pressure levels.
-    Variable("geopotential", "z", "geopotential", "m2 s-2", _LEVELS, (-2e4, 9e5), ("gh", "hgt", "geopotential_height")),
+    Variable("geopotential", "z", "geopotential", "m2 s-2", _LEVELS, (-2e4, 9e5), ("gh", "hgt", "geopotential_height", "zg")),
     Variable("temperature", "t", "air_temperature", "K", _LEVELS, (120.0, 370.0), ("ta", "air_temperature")),
     Variable("u_component_of_wind", "u", "eastward_wind", "m s-1", _LEVELS, (-250.0, 250.0),
              ("ua", "eastward_wind", "uwnd"), odd_across_pole=True),

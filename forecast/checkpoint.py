@@ -243,7 +243,10 @@ def read_description(folder: str | Path) -> Description:
             "model again with this version."
         )
     if not isinstance(values["model"], str) or values["model"] not in MODELS:
-        raise CheckpointError(f"{path} names the network {values['model']!r}; this version of skysolve has {sorted(MODELS)}.")
+        raise CheckpointError(
+            f"{path} names the network {values['model']!r}; known here are {sorted(MODELS)}. If it is your own, import what "
+            "registers it first (forecast.checkpoint.register_network)."
+        )
     for key, kind in known.items():
         if str(kind).startswith("dict") and not isinstance(values[key], dict):
             raise CheckpointError(f"{path}: {key} must be an object; got {type(values[key]).__name__}.")

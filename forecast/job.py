@@ -19,6 +19,7 @@ from forecast.lease import lease, lease_folder
 from forecast.manifest import Journal, Manifest, runs_folder
 from forecast.output import missing_from
 from forecast.slurm_array import refuse_queued, run_array
+from forecast.spread import check_workers, run_on_dask
 from forecast.work import Batch, Work
 
 Share = Callable[[str], None]  # shares the stores with jobs that were submitted
@@ -61,6 +62,8 @@ def run_forecasts(config: RunConfig) -> JobResult:
             folder.mkdir(parents=True, exist_ok=True)
         shares = [leases.enter_context(lease(path, lease_folder(config, path), stop.set)) for path in config.cascades]
         refuse_queued(config)
+        if config.cluster in ("dask", "slurm", "pbs"):
+            check_workers(config)
         for output in work.outputs:
             output.prepare(attributes[output.path])
         batches = work.batches()
@@ -115,8 +118,6 @@ def _spread(work: Work, batches: Sequence[Batch], folder: Path, stop: StopReques
             return _here(work, batches, Journal(folder), advance, stop)
         if config.cluster == "slurm_array":
             return run_array(config, batches, folder, advance, stop, share)
-        from forecast.spread import run_on_dask
-
         return run_on_dask(config, batches, folder, advance, stop)
 
 

@@ -130,6 +130,33 @@ def check_command(command: str, cluster: str) -> None:
         )
 
 
+def check_workers(config: RunConfig) -> None:
+    """Check what workers need of this machine, before a store is made for them.
+
+    Raises
+    ------
+    ForecastError
+        If a package, a command of the queue or a network interface is not there.
+    """
+    try:
+        importlib.import_module("distributed")
+    except ImportError as error:
+        raise ForecastError(
+            f"cluster={config.cluster} needs the package distributed; install it with: pip install 'skysolve[cluster]'."
+        ) from error
+    if config.cluster == "dask":
+        return
+    check_command(_queue_class(config.cluster).job_cls.submit_command.split()[0], config.cluster)
+    import psutil  # of distributed
+
+    there = sorted(psutil.net_if_addrs())
+    if config.workers.interface and config.workers.interface not in there:
+        raise ForecastError(
+            f"workers.interface must be one of this machine's, {there}; got {config.workers.interface!r}. Name the one "
+            "by which workers reach this machine, or leave it out."
+        )
+
+
 def make_batch(settings: Secretly, batch: tuple[Any, ...], folder: str) -> int:
     """Make a batch in a worker, which loads the job's models when it makes its first; give how many forecasts it made."""
     forecasts, wanted = batch
@@ -224,13 +251,9 @@ def _let_running_batches_end(client: Any, left: set[Any]) -> None:
 
 @contextmanager
 def _client(config: RunConfig, folder: Path, queue: Queue) -> Iterator[Any]:
-    try:
-        import dask
-        from distributed import Client
-    except ImportError as error:
-        raise ForecastError(
-            f"cluster={config.cluster} needs the package distributed; install it with: pip install 'skysolve[cluster]'."
-        ) from error
+    import dask
+    from distributed import Client
+
     for noisy in ("distributed", "dask_jobqueue"):  # after the import, which sets them up
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("tornado.application").setLevel(logging.CRITICAL)  # tracebacks of what `Queue` notes
@@ -241,7 +264,10 @@ def _client(config: RunConfig, folder: Path, queue: Queue) -> Iterator[Any]:
                 client = Client(config.workers.scheduler, timeout=ANSWERS)
             except OSError as error:
                 address = redacted(config.workers.scheduler)
-                raise ForecastError(f"no dask scheduler answers at workers.scheduler={address}: {first_line(error)}") from error
+                raise ForecastError(
+                    f"no dask scheduler answers at workers.scheduler={address}: {first_line(error)}. Start it, or correct the "
+                    "address, and run the same command with resume=true."
+                ) from error
             with client:
                 yield client
             return
@@ -257,7 +283,6 @@ def _cluster(config: RunConfig, folder: Path, queue: Queue) -> Any:
     if config.cluster == "dask":
         return _local_cluster(workers, max(workers.minimum, 0) if adaptive else workers.number)
     cluster_class = _queue_class(config.cluster)
-    check_command(cluster_class.job_cls.submit_command.split()[0], config.cluster)
     cluster = cluster_class(
         job_cls=queue.noting(cluster_class.job_cls),
         cores=1,

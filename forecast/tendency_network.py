@@ -8,7 +8,7 @@ no more than how it comes from normalised fields to a normalised tendency.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, Self
 
 import numpy as np
@@ -76,7 +76,16 @@ class TendencyNetwork(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], requirements: Requirements, statistics: xr.Dataset | None = None) -> Self:
-        """The network of plain settings, as a checkpoint's JSON has them, without its weights."""
+        """The network of plain settings, as a checkpoint's JSON has them, without its weights.
+
+        Raises
+        ------
+        ValueError
+            If a setting is not one of `config_class`, or its network refuses it.
+        """
+        known = [one.name for one in fields(cls.config_class)]
+        if unknown := sorted(set(config) - set(known)):
+            raise ValueError(f"settings of the network {cls.__name__} are {known}; got {unknown}. Correct network_settings.")
         return cls(cls.config_class(**config), requirements, statistics)
 
     def to_config(self) -> dict[str, Any]:
@@ -163,8 +172,21 @@ class TendencyNetwork(nn.Module):
         forcings: Float[Tensor, "batch forcing lat lon"],
         features: Float[Tensor, "batch feature"],
     ) -> Float[Tensor, "batch channel lat lon"]:
-        """The state one step after the last of `frames`, in the same physical units."""
-        return frames[:, -1] + self.tendency * self.normalised_tendency(frames, forcings, features).float()
+        """The state one step after the last of `frames`, in the same physical units.
+
+        Raises
+        ------
+        ValueError
+            If `normalised_tendency` gives another shape: it would be spread over channels or places without a word.
+        """
+        now = frames[:, -1]
+        made = self.normalised_tendency(frames, forcings, features)
+        if made.shape != now.shape:
+            raise ValueError(
+                f"normalised_tendency of {type(self).__name__} must give (batch, channel, latitude, longitude), here "
+                f"{tuple(now.shape)}; got {tuple(made.shape)}. Correct its last layer."
+            )
+        return now + self.tendency * made.float()
 
     @property
     def is_calibrated(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -15,6 +15,7 @@ from forecast.verification import tables
 from forecast.verification.baselines import Baseline, ClimatologyForecast, Persistence, lead_steps
 from forecast.verification.blocks import Contest
 from forecast.verification.config import VerifyConfig
+from forecast.verification.display import lead_label
 from forecast.verification.fitting import check_baselines, fit_baselines
 from forecast.verification.inputs import (
     VerificationError,
@@ -127,6 +128,8 @@ def evaluate(config: VerifyConfig) -> Verification:
             allow_missing=config.allow_missing,
             progress=lambda done: bars.advance(task, done),
         )
+    left_out = _left_out(contest, results)
+    contest = replace(contest, sample=replace(sample, dropped=(*sample.dropped, *left_out)))
     scores = tables.scores_dataset(contest, results, regions)
     significance = tables.significance_dataset(contest, results)
     return Verification(
@@ -138,8 +141,29 @@ def evaluate(config: VerifyConfig) -> Verification:
         tables.mse_dataset(contest, results),
         tables.ranks_dataset(contest, results, regions),
         tables.judge(config.targets, contest, results, SHORT),
-        [*sample.unverified, *doubts(contest)],
+        [*sample.unverified, *left_out, *_absent_leads(config, sample.leads), *doubts(contest)],
     )
+
+
+def _left_out(contest: Contest, results: Results) -> list[str]:
+    """What NaN took out of the sample, a sentence for each channel."""
+    sentences = []
+    for place, channel in enumerate(contest.channels):
+        lost = contest.sample.counts - results.counts[:, place]
+        if lost.any():
+            worst, all_of_it = int(lost.argmax()), contest.sample.counts
+            sentences.append(
+                f"{int(lost.sum())} of {int(all_of_it.sum())} fields of {channel} hold NaN and are left out for all, "
+                f"{int(lost[worst])} of {int(all_of_it[worst])} at {lead_label(contest.sample.leads[worst])}."
+            )
+    return sentences
+
+
+def _absent_leads(config: VerifyConfig, leads: np.ndarray) -> list[str]:
+    if positions_of(config.key_leads, leads):
+        return []
+    there = ", ".join(f"{lead / np.timedelta64(1, 'h'):g}" for lead in leads[:8]) + (", ..." if leads.size > 8 else "")
+    return [f"none of key_leads={config.key_leads} is a lead time that is scored; tables show others. There are {there} h."]
 
 
 def positions_of(hours: Sequence[int], leads: np.ndarray) -> list[int]:

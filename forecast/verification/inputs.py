@@ -20,16 +20,31 @@ from numpy.typing import NDArray
 
 from data_pipelines.locations import is_url, zarr_store
 from data_pipelines.selection import as_slice
-from data_pipelines.standardise import meanings, split_level
+from data_pipelines.standardise import MEMBER_NAMES, meanings, split_level
 from data_pipelines.store import load_checked
-from data_pipelines.variables import Channel, channels_of
+from data_pipelines.variables import VARIABLES, Channel, channels_of
 from forecast.forecast_store import drop_incomplete
-from forecast.verification.layout import FORECAST_NAMES, GRID_NAMES, TRUTH_NAMES, lazily, rename, require, some
+from forecast.verification.layout import (
+    FORECAST_NAMES,
+    GRID_NAMES,
+    TRUTH_NAMES,
+    lazily,
+    only_known_dimensions,
+    rename,
+    require,
+    some,
+)
 from forecast.verification.layout import VerificationError as VerificationError
 
 NETCDF = (".nc", ".nc4", ".netcdf", ".cdf")
 GRIB = (".grib", ".grib1", ".grib2", ".grb", ".grb2")
 ORDER = ("time", "number", "prediction_timedelta", "level", "latitude", "longitude")
+LEAD_UNITS = {
+    **dict.fromkeys(("hour", "hr", "h"), 3600),
+    **dict.fromkeys(("day", "d"), 86400),
+    **dict.fromkeys(("minute", "min"), 60),
+    **dict.fromkeys(("second", "sec", "s"), 1),
+}  # seconds, by the singular
 SAME_GRID_TOLERANCE = 1e-3  # degrees; WeatherBench 2's own tolerance (evaluation.py, _ensure_aligned_grid)
 
 
@@ -43,7 +58,8 @@ def open_dataset(path: str | Path) -> xr.Dataset:
     """
     text = str(path)
     if not is_url(path) and not Path(text).exists():
-        raise VerificationError(f"{text} does not exist. Give a Zarr store, NetCDF or GRIB files, a folder or a glob of them.")
+        what = "matches no file" if glob.has_magic(text) else "does not exist"
+        raise VerificationError(f"{text} {what}. Give a Zarr store, NetCDF or GRIB files, a folder or a glob of them.")
     try:
         if text.endswith(GRIB):
             return xr.open_dataset(text, engine="cfgrib", backend_kwargs={"indexpath": ""}, decode_timedelta=True)
@@ -61,7 +77,7 @@ def _open_all(path: str | Path, normalise: Callable[[xr.Dataset, str], xr.Datase
     files = [] if is_url(path) else _files(Path(path))
     if not files:
         return normalise(open_dataset(path), str(path))
-    parts = [normalise(lazily(open_dataset(file)), str(file)) for file in files]
+    parts = _members_apart([normalise(lazily(open_dataset(file)), str(file)) for file in files])
     try:
         return cast(
             xr.Dataset, xr.combine_by_coords(parts, combine_attrs="drop_conflicts", compat="no_conflicts", join="exact")
@@ -69,8 +85,19 @@ def _open_all(path: str | Path, normalise: Callable[[xr.Dataset, str], xr.Datase
     except ValueError as error:
         raise VerificationError(
             f"the {len(files)} files {files[0]} ... {files[-1]} do not make one whole: {error}. Every file must hold the same "
-            f"variables of other initial or lead times, or other variables of the same."
+            f"variables of other initial times, lead times or members, or other variables of the same."
         ) from error
+
+
+def _members_apart(parts: list[xr.Dataset]) -> list[xr.Dataset]:
+    """Give files of one member each the dimension `number`; one and the same label in all of them says no member."""
+    names = [next((alias for alias in MEMBER_NAMES if alias in part.coords and part[alias].ndim == 0), None) for part in parts]
+    if None in names or len({part[name].item() for part, name in zip(parts, names, strict=True)}) < 2:
+        return parts
+    return [
+        part.rename({name: "number"}).expand_dims("number").transpose(*ORDER, ..., missing_dims="ignore")
+        for part, name in zip(parts, names, strict=True)
+    ]
 
 
 def _files(path: Path) -> list[Path]:
@@ -111,13 +138,18 @@ def normalise_forecast(forecast: xr.Dataset, name: str = "forecast") -> xr.Datas
     VerificationError
         If something is missing, twice there or in units that mean something else, or valid times contradict.
     """
-    forecast = rename(forecast, name, FORECAST_NAMES)
+    forecast = rename(_dataset(forecast, name), name, FORECAST_NAMES)
     require(forecast, ("time", "prediction_timedelta", "latitude", "longitude"), name, FORECAST_NAMES)
+    forecast = only_known_dimensions(forecast, ORDER, name)
     lead = forecast["prediction_timedelta"]
     if lead.dtype.kind in "iuf":
         forecast = forecast.assign_coords(prediction_timedelta=_hours_to_timedelta(lead, name))
     forecast = _sort_grid(forecast, name)
     forecast = _ascending(_ascending(forecast, "time", "M", name), "prediction_timedelta", "m", name)
+    if "number" in forecast.coords:
+        labels, counts = np.unique(forecast["number"].values, return_counts=True)
+        if (counts > 1).any():
+            raise VerificationError(f"{name}: number holds {some(labels[counts > 1])} twice. Remove the duplicates.")
     return _check_valid_time(forecast, name).transpose(*ORDER, ..., missing_dims="ignore")
 
 
@@ -138,8 +170,9 @@ def normalise_truth(truth: xr.Dataset, name: str = "truth") -> xr.Dataset:
 
 
 def _truth_in_layout(truth: xr.Dataset, name: str) -> xr.Dataset:
-    truth = rename(truth, name, TRUTH_NAMES)
+    truth = rename(_dataset(truth, name), name, TRUTH_NAMES)
     require(truth, ("time", "latitude", "longitude"), name, TRUTH_NAMES)
+    truth = only_known_dimensions(truth, [dim for dim in ORDER if dim != "prediction_timedelta"], name)
     return _ascending(_sort_grid(truth, name), "time", "M", name).transpose(*ORDER, ..., missing_dims="ignore")
 
 
@@ -149,6 +182,13 @@ def _with_steps(truth: xr.Dataset, name: str) -> xr.Dataset:
             f"{name}: time must hold at least 2 analyses, so that their step is known; got {some(truth['time'].values)}."
         )
     return truth
+
+
+def _dataset(given: Any, name: str) -> xr.Dataset:
+    if isinstance(given, xr.Dataset):
+        return given
+    example = f" Give {name}.to_dataset(name='2m_temperature'), under its own name." if isinstance(given, xr.DataArray) else ""
+    raise VerificationError(f"{name} must be an xarray.Dataset; got {type(given).__name__}.{example}")
 
 
 def normalise_grid(dataset: xr.Dataset, name: str) -> xr.Dataset:
@@ -180,6 +220,8 @@ def forecast_channels(forecast: xr.Dataset, truth: xr.Dataset, variables: Sequen
     if not held:
         raise VerificationError("the forecast holds no variable with a lead time. Give a store in WeatherBench 2's schema.")
     wanted = held
+    if isinstance(variables, str):
+        raise VerificationError(f"variables must be a list of names, as [{variables!r}]; got a string.")
     if variables is not None:
         named = {asked: [channel for channel in held if _names_channel(asked, channel)] for asked in variables}
         missing = [asked for asked, found in named.items() if not found]
@@ -191,6 +233,7 @@ def forecast_channels(forecast: xr.Dataset, truth: xr.Dataset, variables: Sequen
         wanted = tuple(dict.fromkeys(channel for found in named.values() for channel in found))
     absent = [channel for channel in wanted if not _holds(truth, channel)]
     if absent:
+        _refuse_other_names(absent, truth)
         both = [str(channel) for channel in wanted if channel not in absent]
         advice = f", or score what both have: variables=[{','.join(both)}]." if both else "."
         raise VerificationError(
@@ -198,6 +241,25 @@ def forecast_channels(forecast: xr.Dataset, truth: xr.Dataset, variables: Sequen
             f"{[str(channel) for channel in channels_of(truth)]}. Build a truth that has them{advice}"
         )
     return wanted
+
+
+def _refuse_other_names(absent: Sequence[Channel], truth: xr.Dataset) -> None:
+    """Refuse names that the vocabulary does not have, and rain over other hours than truth's, and say what to do."""
+    unknown = sorted({channel.variable for channel in absent if channel.variable not in VARIABLES})
+    if unknown:
+        raise VerificationError(
+            f"the forecast's {unknown} are no names that are known here. Rename them to what they are, as "
+            f"ds.rename({{{unknown[0]!r}: ...}}); truth has {[str(channel) for channel in channels_of(truth)]}."
+        )
+    for family in ("total_precipitation", "toa_incident_solar_radiation"):
+        ours = [channel.variable for channel in absent if channel.variable.startswith(family)]
+        theirs = [str(name) for name in truth.data_vars if str(name).startswith(family)]
+        if ours and theirs:
+            raise VerificationError(
+                f"the forecast holds {ours[0]}, truth {theirs[0]}: sums over other hours. Make the forecast's the same and "
+                f"rename it {theirs[0]}; what is summed up since the initial time, by differences of lead times that lie so "
+                f"far apart, as ds.diff('step', label='upper') where the lead time is called step."
+            )
 
 
 def require_channels(dataset: xr.Dataset, channels: Sequence[Channel], name: str) -> None:
@@ -300,23 +362,13 @@ def unstack(values: NDArray[Any], channels: Sequence[Channel], dims: Sequence[st
 
 def _hours_to_timedelta(lead: xr.DataArray, name: str) -> NDArray[np.timedelta64]:
     units = str(lead.attrs.get("units", "")).split(" ")[0]
-    scale = {
-        "hours": 3600,
-        "hour": 3600,
-        "h": 3600,
-        "days": 86400,
-        "day": 86400,
-        "d": 86400,
-        "minutes": 60,
-        "seconds": 1,
-        "s": 1,
-    }
-    if units not in scale:
+    seconds = LEAD_UNITS.get(units.lower()) or LEAD_UNITS.get(units.lower().removesuffix("s"))
+    if seconds is None:
         raise VerificationError(
             f"{name}: units of the lead time must be hours, days, minutes or seconds; got {units!r} with {some(lead.values)}. "
             f"Say them: ds['prediction_timedelta'].attrs['units'] = 'hours' (under its name in your file)."
         )
-    return (np.asarray(lead.values, dtype=np.float64) * scale[units] * 1e9).round().astype("timedelta64[ns]")
+    return (np.asarray(lead.values, dtype=np.float64) * seconds * 1e9).round().astype("timedelta64[ns]")
 
 
 def _ascending(dataset: xr.Dataset, coordinate: str, kind: str, name: str) -> xr.Dataset:
@@ -324,14 +376,26 @@ def _ascending(dataset: xr.Dataset, coordinate: str, kind: str, name: str) -> xr
     values = dataset[coordinate].values
     if values.dtype.kind != kind:
         wanted = "dates (datetime64)" if kind == "M" else "durations (timedelta64)"
+        how = _to_dates(values) if kind == "M" else "as with decode_timedelta=True"
         raise VerificationError(
-            f"{name}: {coordinate} must hold {wanted}; got {values.dtype}, {some(values)}. Convert it, "
-            f"as {'ds.assign_coords(time=pandas.to_datetime(ds.time))' if kind == 'M' else 'with decode_timedelta=True'}."
+            f"{name}: {coordinate} must hold {wanted}; got {values.dtype}, {some(values)}. Convert it, {how}."
         )
     unique, counts = np.unique(values, return_counts=True)
     if unique.size != values.size:
         raise VerificationError(f"{name}: {coordinate} holds {some(unique[counts > 1])} twice. Remove the duplicates.")
     return dataset if np.array_equal(unique, values) else dataset.isel({coordinate: as_slice(np.argsort(values))})
+
+
+def _to_dates(values: NDArray[Any]) -> str:
+    """How dates are made of what stands for them: 2026010500, "2026010500", or dates of another calendar."""
+    first = values.ravel()[0] if values.size else ""
+    if hasattr(first, "calendar"):
+        return f"as ds.convert_calendar('standard'), where its calendar ({first.calendar}) has the days of truth"
+    text = str(first)
+    form = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M"}.get(len(text)) if text.isdigit() else None
+    if form is not None:
+        return f"as ds.assign_coords(time=pandas.to_datetime(ds.time.astype(str), format='{form}')) under its name in your file"
+    return "as ds.assign_coords(time=pandas.to_datetime(ds.time)) under its name in your file"
 
 
 def _check_valid_time(forecast: xr.Dataset, name: str) -> xr.Dataset:

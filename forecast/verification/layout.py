@@ -50,6 +50,8 @@ def rename(dataset: xr.Dataset, name: str, names: Mapping[str, Sequence[str]]) -
         found = [alias for alias in dict.fromkeys((target, *known)) if alias in dataset.dims]
         if len(found) > 1:
             raise VerificationError(f"{name}: several names for one dimension: {sorted(found)}. Keep one of each.")
+        if not found:
+            dataset, found = _along_another(dataset, (target, *known), names)
         if found and found[0] not in dataset.coords:
             beside = [alias for alias in known if alias in dataset.coords and dataset[alias].dims == (found[0],)]
             if beside:  # files with a scalar of that name, put behind one another along a new dimension
@@ -64,6 +66,36 @@ def rename(dataset: xr.Dataset, name: str, names: Mapping[str, Sequence[str]]) -
         if found and found[0] != target:
             dataset = dataset.drop_vars(target, errors="ignore").rename({found[0]: target})
     return _by_vocabulary(dataset, name)
+
+
+def _along_another(
+    dataset: xr.Dataset, aliases: Sequence[str], names: Mapping[str, Sequence[str]]
+) -> tuple[xr.Dataset, list[str]]:
+    """Make a coordinate the dimension along which it lies, where that is none of its own: lead times along valid times."""
+    taken = {dim for known in names.values() for dim in known}
+    used = [dim for alias in taken if alias in dataset.coords for dim in dataset[alias].dims]
+    for alias in aliases:
+        if alias not in dataset.coords or dataset[alias].ndim != 1:
+            continue
+        dim = dataset[alias].dims[0]
+        if dim not in taken and used.count(dim) == 1:  # a list of stations has two along it, and so has a curved grid
+            return dataset.swap_dims({dim: alias}), [alias]
+    return dataset, []
+
+
+def only_known_dimensions(dataset: xr.Dataset, dims: Sequence[str], name: str) -> xr.Dataset:
+    """Drop dimensions of length 1 (the height of a temperature), refuse others than `dims` in fields on the grid."""
+    fields = [array for array in dataset.data_vars.values() if {"latitude", "longitude"} <= set(array.dims)]
+    for dim in dict.fromkeys(dim for array in fields for dim in array.dims if dim not in dims):
+        if dataset.sizes[dim] == 1:
+            dataset = dataset.squeeze(dim, drop=True)
+            continue
+        held = [str(array.name) for array in fields if dim in array.dims]
+        raise VerificationError(
+            f"{name}: {held[0]} has the dimension {dim!r} of {dataset.sizes[dim]}, which is none of {', '.join(dims)}. If "
+            f"these are members, say so: ds.rename({{{dim!r}: 'number'}}); if not, choose one: ds.isel({dim}=0, drop=True)."
+        )
+    return dataset
 
 
 def _expand(dataset: xr.Dataset, coordinate: str, only_on_levels: bool) -> xr.Dataset:

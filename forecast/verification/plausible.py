@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float32
 
 from data_pipelines.selection import select
-from data_pipelines.variables import VARIABLES, Channel, Variable
+from data_pipelines.variables import OCEAN_VARIABLES, VARIABLES, Channel, Variable
 from forecast.verification.blocks import Contest
 from forecast.verification.inputs import stack
 
@@ -33,7 +33,22 @@ def doubts(contest: Contest) -> list[str]:
     contest
         What is to be scored.
     """
-    return [f"{name}: {sentence}" for name in contest.forecasts for sentence in _doubts_of(contest, name)]
+    of_forecasts = [f"{name}: {sentence}" for name in contest.forecasts for sentence in _doubts_of(contest, name)]
+    return [*_gaps_of_truth(contest), *of_forecasts]
+
+
+def _gaps_of_truth(contest: Contest) -> Iterator[str]:
+    """What truth leaves blank at the first valid time, where it is no field of the ocean."""
+    sample = contest.sample
+    init, lead = np.argwhere(sample.inside)[0]
+    time = sample.initial_times[init] + sample.leads[lead]
+    for channel, field in zip(contest.channels, _read(contest.truth, contest.channels, time=[time])[0], strict=True):
+        blank = float(np.isnan(field).mean())
+        if 0 < blank < 1 and channel.variable not in OCEAN_VARIABLES:
+            yield (
+                f"truth holds no {channel} at {blank:.1%} of the grid points at {np.datetime64(time, 'h')}: scores are of the "
+                f"rest."
+            )
 
 
 def _doubts_of(contest: Contest, name: str) -> Iterator[str]:
@@ -115,5 +130,5 @@ def _summed_up(contest: Contest, channel: Channel, name: str, init: int, leads: 
     if grows and np.nanmean(forecast[-1]) > 2 * max(np.nanmean(forecast[0]), np.nanmean(truth[-1])):
         yield (
             f"{channel} never becomes less with lead time, as if summed up since the initial time, and truth's does not. "
-            f"Take the sums of each step: ds.diff('prediction_timedelta')."
+            f"Take the sums of each step, the first as it is: ds.diff('step') where the lead time is called step."
         )

@@ -11,6 +11,7 @@ import xarray as xr
 
 from forecast.verification.blocks import Contest
 from forecast.verification.config import TargetsConfig
+from forecast.verification.display import display_of, lead_label, title_of
 from forecast.verification.inputs import unstack
 from forecast.verification.metrics import DIMENSIONLESS, METRICS
 from forecast.verification.score import TRUTH, Results
@@ -228,18 +229,12 @@ def _judge_one(
     met = bool(ours < theirs if strictly else ours <= theirs)
     who = "every baseline" if strictly else best.replace("_", " ")
     best_note = f", best baseline {best.replace('_', ' ')}" if strictly else ""
+    shown = display_of(label)
     return Target(
-        f"{label} at {lead_label(lead)}: RMSE {'below' if strictly else 'not above'} {who} "
-        f"({100 * (ours / theirs - 1):+.1f} % against {theirs:.4g}{best_note})",
+        f"{title_of(label)} at {lead_label(lead)}: RMSE {'below' if strictly else 'not above'} {who} "
+        f"({100 * (ours / theirs - 1):+.1f} % against {theirs * shown.scale:.{shown.decimals}f} {shown.units}{best_note})",
         met,
     )
-
-
-def lead_label(hours: float) -> str:
-    """A lead time as forecasters write it: hours up to a day, then days."""
-    if hours < 24:
-        return f"{hours:g} h"
-    return f"{hours / 24:g} d"
 
 
 def _units_of(contest: Contest, name: str) -> str:

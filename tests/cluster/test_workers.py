@@ -108,6 +108,18 @@ def test_an_array_without_slurm_is_refused(settings, tmp_path, monkeypatch):
         run_forecasts(settings(tmp_path / "out.zarr", cluster="slurm_array"))
 
 
+def test_an_interface_that_is_not_there_is_refused_before_a_store_is_made(settings, tmp_path, monkeypatch):
+    (tmp_path / "sbatch").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    workers = WorkersConfig(interface="ib77")
+    with pytest.raises(ForecastError, match=r"workers.interface must be one of this machine's, \[.*'lo'.*\]; got 'ib77'"):
+        run_forecasts(settings(tmp_path / "out.zarr", cluster="slurm", workers=workers))
+    with pytest.raises(ForecastError, match="cluster=pbs needs the command qsub, which was not found"):
+        run_forecasts(settings(tmp_path / "out.zarr", cluster="pbs"))
+    assert not (tmp_path / "out.zarr").exists()
+
+
 def test_directives_are_read_as_sbatch_has_them():
     assert _directive("--gres=gpu:1") == ("gres", "gpu:1")
     assert _directive("--exclusive") == ("exclusive", True)

@@ -160,7 +160,7 @@ def test_an_unknown_network_is_refused_and_not_imported(folder, tmp_path, monkey
     (tmp_path / "evil.py").write_text("raise SystemExit('executed')")
     monkeypatch.syspath_prepend(tmp_path)
     change_json(folder, model="evil")
-    with pytest.raises(CheckpointError, match=r"names the network 'evil'; this version of skysolve has \["):
+    with pytest.raises(CheckpointError, match=r"names the network 'evil'; known here are \[.*import what registers it first"):
         load_checkpoint(folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,24 @@ def test_a_network_must_say_its_tendency() -> None:
         model(
             torch.zeros(1, need.history, 2, *need.grid_shape), *model.inputs_at(np.array(["2026-01-01"], "M8[ns]"), np.zeros(1))
         )
+
+
+def test_a_tendency_of_another_shape_is_refused() -> None:
+    """Of one channel, or of one row, torch would spread it over all."""
+    model = Pointwise(PointwiseConfig(), make_requirements())
+    need = model.requirements
+    frames = torch.zeros(1, need.history, len(need.channels), *need.grid_shape)
+    inputs = model.inputs_at(np.array(["2026-01-01"], "M8[ns]"), np.zeros(1))
+    assert model(frames, *inputs).shape == frames[:, -1].shape
+    model.layers[-1] = nn.Conv2d(8, 1, 1)
+    wanted, got = (re.escape(str((1, count, *need.grid_shape))) for count in (len(need.channels), 1))
+    with pytest.raises(ValueError, match=f"normalised_tendency of Pointwise must give .*, here {wanted}; got {got}"):
+        model(frames, *inputs)
+
+
+def test_a_setting_that_the_network_does_not_have_is_named_with_those_that_it_has() -> None:
+    with pytest.raises(ValueError, match=r"the network Pointwise are \['width', 'calibrated_steps'\]; got \['widht'\]"):
+        Pointwise.from_config({"widht": 8}, make_requirements())
 
 
 def test_inputs_are_counted_for_all_networks() -> None:

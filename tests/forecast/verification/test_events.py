@@ -133,6 +133,7 @@ def test_a_forecast_without_members_is_an_ensemble_of_one(members, truth):
     assert np.isnan(found.sel(metric="brier_fair"))
 
 
+@pytest.mark.filterwarnings("ignore:truth holds no")
 def test_missing_points_count_for_no_event(members, truth):
     spoilt = truth.copy(deep=True)
     spoilt["2m_temperature"][:, :3] = np.nan
@@ -186,6 +187,7 @@ def test_fractions_forgive_a_shift_within_the_square_and_wrap_around(truth):
         fraction_statistics(WARM, 4)
 
 
+@pytest.mark.filterwarnings("ignore:truth holds no")
 def test_squares_over_a_pole_or_with_a_missing_point_are_left_out(truth, members):
     one = members.isel(number=0, drop=True)
     spoilt = truth.copy(deep=True)

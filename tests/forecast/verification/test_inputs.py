@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import xarray as xr
 
@@ -234,6 +235,93 @@ def test_unknown_dimensions_are_asked_to_be_renamed(made):
         normalise_forecast(strange)
 
 
+def test_other_dimensions_of_fields_are_refused_and_those_of_length_one_are_dropped(truth, made):
+    members = xr.concat([made, made + 1, made - 1], "perturbation")
+    with pytest.raises(VerificationError, match=r"has the dimension 'perturbation' of 3.*rename\({'perturbation': 'number'}\)"):
+        normalise_forecast(members)
+    with pytest.raises(VerificationError, match=r"truth: .* has the dimension 'perturbation' of 3"):
+        normalise_truth(xr.concat([truth] * 3, "perturbation"))
+    with pytest.raises(VerificationError, match=r"truth: .* has the dimension 'prediction_timedelta'"):
+        normalise_truth(xr.concat([truth] * 3, "prediction_timedelta"))
+    assert normalise_forecast(members.rename(perturbation="ensemble_member")).sizes["number"] == 3
+    high = made.expand_dims(height=[2.0]).assign(bounds=(("time", "edges"), np.zeros((4, 2))))
+    xr.testing.assert_identical(normalise_forecast(high).drop_vars("bounds"), normalise_forecast(made))
+
+
+def test_lead_times_along_valid_times_are_the_dimension(made):
+    """As of one run, whose files carry the dates for which they hold."""
+    one = made.isel(time=[0])
+    valid = (one["time"] + one["prediction_timedelta"]).squeeze("time", drop=True)
+    run = one.squeeze("time").assign_coords(valid_time=valid).rename(prediction_timedelta="step").swap_dims(step="valid_time")
+    assert set(run.dims) >= {"valid_time"}
+    xr.testing.assert_equal(normalise_forecast(run), normalise_forecast(one))
+
+
+def test_points_in_a_list_are_no_grid(made):
+    stations = made.isel(latitude=xr.DataArray([0, 1], dims="station"), longitude=xr.DataArray([2, 3], dims="station"))
+    with pytest.raises(VerificationError, match=r"no dimension with coordinate \['latitude', 'longitude'\]"):
+        normalise_forecast(stations)
+
+
+@pytest.mark.parametrize("units", ["hr", "hrs", "Hours", "h", "hours since the initial time"])
+def test_hours_are_read_in_any_spelling(made, units):
+    hours = made.assign_coords(prediction_timedelta=("prediction_timedelta", np.arange(1, 9) * 6, {"units": units}))
+    xr.testing.assert_equal(normalise_forecast(hours), normalise_forecast(made))
+
+
+@pytest.mark.parametrize(
+    ("values", "how"),
+    [
+        (np.arange(2026010400, 2026010404), "format='%Y%m%d%H'"),
+        (np.array(["20260104", "20260105", "20260106", "20260107"]), "format='%Y%m%d'"),
+        (xr.date_range("2026-01-04", periods=4, calendar="noleap", use_cftime=True).values, "convert_calendar.*noleap"),
+    ],
+)
+def test_advice_on_dates_is_of_what_came_and_works(made, values, how):
+    with pytest.raises(VerificationError, match=f"time must hold dates.*{how}"):
+        normalise_forecast(made.assign_coords(time=values))
+    if "format" in how:
+        dates = pandas.to_datetime(made.assign_coords(time=values).time.astype(str), format=how.split("'")[1])
+        assert dates[0] == pandas.Timestamp("2026-01-04")
+
+
+def test_members_of_the_same_label_are_refused(made):
+    with pytest.raises(VerificationError, match="number holds 0 twice"):
+        normalise_forecast(xr.concat([made, made, made], xr.DataArray([0, 0, 1], dims="number")))
+
+
+def test_what_is_no_dataset_and_a_name_alone_are_refused(truth, made):
+    with pytest.raises(VerificationError, match="truth must be an xarray.Dataset; got DataArray. Give truth.to_dataset"):
+        normalise_truth(truth["vorticity"])
+    with pytest.raises(VerificationError, match=r"variables must be a list of names, as \['msl'\]; got a string"):
+        forecast_channels(normalise_forecast(made), normalise_truth(truth), "msl")
+
+
+def test_unknown_names_and_rain_over_other_hours_are_told_what_to_do(truth, made):
+    pressure = made["mean_sea_level_pressure"]
+    truth = normalise_truth(truth.assign(total_precipitation_6hr=truth["mean_sea_level_pressure"].drop_attrs() * 0))
+    theirs = normalise_forecast(made.assign(APCP=pressure))
+    with pytest.raises(VerificationError, match=r"the forecast's \['APCP'\] are no names .* ds.rename\({'APCP': ...}\)"):
+        forecast_channels(theirs, truth)
+    rain = normalise_forecast(made.assign(tp=pressure.drop_attrs() * 0))
+    with pytest.raises(VerificationError, match="holds total_precipitation, truth total_precipitation_6hr: sums over other"):
+        forecast_channels(rain, truth)
+    heights = made[["vorticity"]].rename(vorticity="zg").drop_attrs()
+    found = normalise_forecast(heights)["geopotential"]
+    np.testing.assert_allclose(found, normalise_forecast(made)["vorticity"] * 9.80665, rtol=1e-6)
+
+
+def test_files_of_one_member_each_are_one_ensemble(made, tmp_path):
+    for member in range(3):
+        (made + member).assign_coords(realization=member).to_netcdf(tmp_path / f"{member}.nc")
+    found = open_forecast(tmp_path / "*.nc")
+    wanted = normalise_forecast(xr.concat([made + member for member in range(3)], xr.DataArray(range(3), dims="number")))
+    xr.testing.assert_equal(found, wanted)
+    for place in range(4):
+        made.isel(time=[place]).assign_coords(realization=0).to_netcdf(tmp_path / f"control_{place}.nc")
+    assert "number" not in open_forecast(tmp_path / "control_*.nc").dims, "one label for all says no member"
+
+
 def test_files_of_a_folder_or_glob_are_one_forecast(truth, made, tmp_path):
     (tmp_path / "centre").mkdir()
     for k in range(4):
@@ -298,6 +386,8 @@ def test_unfinished_forecasts_are_left_out(made, tmp_path):
 def test_what_is_not_there_or_no_store_is_refused(tmp_path):
     with pytest.raises(VerificationError, match="does not exist"):
         open_dataset(tmp_path / "nothing.zarr")
+    with pytest.raises(VerificationError, match=r"nothing\*.nc matches no file"):
+        open_dataset(tmp_path / "nothing*.nc")
     (tmp_path / "text.nc").write_text("no data")
     with pytest.raises(VerificationError, match="cannot be opened"):
         open_dataset(tmp_path / "text.nc")

@@ -14,12 +14,12 @@ import xarray as xr
 from configs.compose import compose
 from data_pipelines.area import cell_area_weights
 from forecast.verification.config import TargetsConfig, VerifyConfig
+from forecast.verification.display import lead_label
 from forecast.verification.evaluation import evaluate
 from forecast.verification.inputs import VerificationError
 from forecast.verification.maps import draw_maps
 from forecast.verification.score import score
 from forecast.verification.scorecard import draw_scorecard, shade
-from forecast.verification.tables import lead_label
 from forecast.verification.verification import verify
 from tests.helpers.verification import STEP, drifting_truth, imperfect_forecast
 
@@ -127,6 +127,10 @@ def test_missed_targets_are_told(stores):
                              targets=TargetsConfig([], [], [24])))  # fmt: skip
     assert [target.met for target in missed.targets] == [False, False]
     assert "not above short" in missed.targets[0].text
+    theirs = float(missed.scores["mean_sea_level_pressure"].sel(forecast="short", metric="rmse", region="global")[3]) / 100
+    pressure = next(target.text for target in missed.targets if "pressure" in target.text)
+    assert pressure.startswith("Mean sea level pressure at 1 d: RMSE not above short (+")
+    assert f"% against {theirs:.2f} hPa)" in pressure, "in the units of the table above"
     texts = [text.get_text() for text in draw_scorecard(missed, [0, 3]).texts]
     assert any("missed" in text for text in texts)
     assert any("not above short" in text for text in texts)
@@ -184,7 +188,13 @@ def test_nan_in_a_forecast_is_refused_by_time_or_left_out_for_all(stores, tmp_pa
     with pytest.raises(VerificationError, match=r"NaN in vorticity_850 at initial time 2026-01-22T12, lead time 18 hours"):
         evaluate(broken)
     broken.allow_missing = True
-    counts = evaluate(broken).scores
+    broken.key_leads = [5]
+    found = evaluate(broken)
+    counts = found.scores
+    said = "1 of 267 fields of vorticity_850 hold NaN and are left out for all, 1 of 35 at 18 h."
+    assert said in found.doubts
+    assert said in counts.attrs["sample_dropped"]
+    assert any(sentence.startswith("none of key_leads=[5] is a lead time") for sentence in found.doubts)
     assert counts["vorticity_initial_times"].isel(prediction_timedelta=2).item() == 34
     assert counts["mean_sea_level_pressure_initial_times"].isel(prediction_timedelta=2).item() == 35
 
