@@ -139,7 +139,7 @@ def integers(library: str, values: np.ndarray, *, like: Any) -> Any:
 
 
 def as_floating(library: str, value: Any, *, beside: Any = None) -> Any:
-    """An array of `library` of dtype float32 or float64; numbers take dtype and device of the array `beside` them."""
+    """An array of `library` of dtype float32 or float64; numbers of Python take dtype and device of the array `beside` them."""
     if library == "torch":
         import torch
 
@@ -149,6 +149,9 @@ def as_floating(library: str, value: Any, *, beside: Any = None) -> Any:
             return torch.as_tensor(value, dtype=dtype, device=None if other is None else other.device)
         return value if value.dtype in (torch.float32, torch.float64) else value.to(torch.float64)
     array = namespace(library).asarray(value)
+    number = isinstance(value, int | float) and not isinstance(value, np.generic)
+    if number and getattr(beside, "dtype", None) == np.float32:
+        return array.astype(np.float32)
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
 
 

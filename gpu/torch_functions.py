@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -47,7 +48,8 @@ def mean_resultant_length(
 
 
 def as_tensors(name: str, v: Any, x: Any) -> tuple[Tensor, Tensor]:
-    """Two tensors of one floating dtype on one device; a number takes both from the tensor beside it."""
+    """Two tensors of one floating dtype on one device; a number or a list takes both from the tensor beside it."""
+    v, x = (value.item() if isinstance(value, np.ndarray | np.generic) and value.ndim == 0 else value for value in (v, x))
     device = next(value.device for value in (v, x) if isinstance(value, Tensor))
     if device.type not in ("cpu", "cuda"):
         raise TypeError(f"tensors of {name} must be on the CPU or a CUDA device; got {device}. Move them with .to('cpu').")
@@ -55,7 +57,8 @@ def as_tensors(name: str, v: Any, x: Any) -> tuple[Tensor, Tensor]:
         if isinstance(value, Tensor) and value.is_complex():
             raise TypeError(f"{argument} of {name} must be real; got {value.dtype}.")
     tensors = [value if isinstance(value, Tensor) else torch.as_tensor(value, device=device) for value in (v, x)]
-    dtype = torch.result_type(v, x)
+    lists = [isinstance(value, list | tuple) for value in (v, x)]
+    dtype = torch.result_type(tensors[0] if lists[0] else v, tensors[1] if lists[1] else x)
     if dtype not in (torch.float32, torch.float64):
         dtype = torch.float32 if dtype.is_floating_point else torch.get_default_dtype()
     try:

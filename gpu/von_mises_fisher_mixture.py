@@ -56,6 +56,11 @@ def _one_hot(xp: Any, labels: Any, count: int, like: Any) -> Any:
     return backend.to_dtype(labels[:, None] == columns, like)
 
 
+def _has_direction(features: Any) -> Any:
+    """Which rows of `_directions` are no zeros."""
+    return (features * features).sum(1) > 0.5
+
+
 class VonMisesFisherMixture(ClusterMixin, DensityMixin, BaseEstimator):
     """Mixture of von Mises-Fisher distributions.
 
@@ -97,8 +102,8 @@ class VonMisesFisherMixture(ClusterMixin, DensityMixin, BaseEstimator):
 
     Notes
     -----
-    Only the direction of a feature counts: each is divided by its length. Features without a direction, all zero, weigh nothing
-    and get the posterior of the weights alone.
+    Only the direction of a feature counts: each is divided by its length. Features without a direction, all zero, count for
+    nothing in fits and scores, and get the posterior that the concentrations and weights give them.
 
     Examples
     --------
@@ -144,10 +149,13 @@ class VonMisesFisherMixture(ClusterMixin, DensityMixin, BaseEstimator):
         """
         self._check_parameters()
         features = self._directions(X, reset=True)
-        if features.shape[0] < self.n_components:
-            raise ValueError(f"n_samples={features.shape[0]} should be at least n_components={self.n_components}.")
+        directed = features[_has_direction(features)]
+        if directed.shape[0] < self.n_components:
+            raise ValueError(
+                f"n_samples={directed.shape[0]} should be at least n_components={self.n_components}, not counting zeros."
+            )
         random = check_random_state(self.random_state)
-        best = max((self._run(features, random) for _ in range(self.n_init)), key=lambda run: run.lower_bound)
+        best = max((self._run(directed, random) for _ in range(self.n_init)), key=lambda run: run.lower_bound)
         self.weights_, self.means_, self.concentrations_ = best.weights, best.means, best.concentrations
         self.lower_bound_, self.n_iter_, self.converged_ = best.lower_bound, best.steps, best.converged
         if not self.converged_ and self.max_iter > 1:
@@ -177,7 +185,8 @@ class VonMisesFisherMixture(ClusterMixin, DensityMixin, BaseEstimator):
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean log density of the features' directions."""
-        return float(self.score_samples(X).mean())
+        log_likelihood, count = self._log_likelihood(X)
+        return log_likelihood / count if count else math.nan
 
     def sample(self, n_samples: int = 1) -> tuple[Any, Any]:
         """Draw unit vectors and the components they come from: shapes (n_samples, n_features) and (n_samples,)."""
@@ -200,11 +209,12 @@ class VonMisesFisherMixture(ClusterMixin, DensityMixin, BaseEstimator):
         """Integrated completed likelihood (Biernacki, Celeux & Govaert 2000): BIC plus twice the entropy of the posteriors."""
         posterior = backend.as_float64(self.predict_proba(X))
         xp = backend.namespace_of(posterior)
-        entropy = -float((posterior * xp.log(xp.where(posterior > 0, posterior, 1))).sum())
+        directed = _has_direction(self._fitted_directions(X))
+        entropy = -float((posterior * xp.log(xp.where(posterior > 0, posterior, 1)))[directed].sum())
         return self.bic(X) + 2 * entropy
 
     def _log_likelihood(self, X: Any) -> tuple[float, int]:
-        logs = self.score_samples(X)
+        logs = self.score_samples(X)[_has_direction(self._fitted_directions(X))]
         return float(logs.sum()), int(logs.shape[0])
 
     def _n_parameters(self) -> int:

@@ -152,3 +152,11 @@ def test_without_cupy_one_line_says_what_to_install(monkeypatch):
         ImportError, match=r"arrays on a GPU need CuPy, which is not installed. Install it: pip install 'skysolve\[gpu"
     ):
         log_iv(on_gpu([1.0]), 2.0)
+
+
+def test_numpy_scalars_and_narrow_integers_on_a_gpu_give_numpys_dtypes(launches):
+    x = on_gpu([0.5, 2.0, 70.0], np.float32)
+    arrays = [np.arange(3, dtype=dtype) for dtype in (np.int16, np.uint8, np.int32, np.float16)]
+    for other in (np.float64(1.5), np.float32(1.5), True, *arrays):
+        there = on_gpu(other, other.dtype) if isinstance(other, np.ndarray) else other
+        assert log_iv(there, x).dtype == log_iv(other, np.asarray(x)).dtype, other

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -70,4 +71,14 @@ def test_threads_share_one_heap(tmp_path: Path) -> None:
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_memory.ctypes, "CDLL", lambda name: object())
+    assert not host_memory.keep_freed_memory()
+
+
+def test_every_setting_of_the_allocator_is_made(monkeypatch):
+    made = {}
+    libc = types.SimpleNamespace(mallopt=lambda name, value: made.update({name: value}) or 1)
+    monkeypatch.setattr(host_memory.ctypes, "CDLL", lambda name: libc)
+    assert host_memory.keep_freed_memory()
+    assert made == {-4: 0, -1: 2**31 - 1, -8: 1}
+    libc.mallopt = lambda name, value: int(name != -8)
     assert not host_memory.keep_freed_memory()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -11,10 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.special
+from flint import arb, ctx
 
 import gpu
-from gpu import _log_bessel, get_threads, iv_ratio, log_iv, log_ive, log_kv, log_kve, set_threads, threads
+from gpu import _log_bessel, get_threads, iv_ratio, log_iv, log_ive, log_kv, log_kve, native, set_threads, threads
 from gpu.array_functions import FUNCTIONS, on_numpy
+from gpu.cores import usable_cores
+from gpu.log_bessel import _threads_at_first
 from tests.golden.gpu.make_log_bessel import KINDS, ZERO_SLOPE
 from tests.helpers.bessel_reference import by_expansion, error, reference, split, two_routes
 
@@ -233,7 +237,6 @@ def test_ratio_is_the_quotient_and_below_one():
 
 def central_differences(v: float, x: float, k: int) -> list[float]:
     """First and second derivatives of a log, from differences at a step of 1e-8 of values with 60 digits."""
-    from flint import arb
 
     h = 2.0**-30
 
@@ -376,3 +379,125 @@ def test_every_public_name_is_there():
 def test_every_function_has_a_ufunc_of_its_outputs():
     for name, function in FUNCTIONS.items():
         assert (function.ufunc.__name__, function.ufunc.nout) == (name, function.outputs)
+
+
+@pytest.mark.parametrize("count", [0, -1, 4097, 2**31])
+def test_thread_counts_out_of_range_are_refused_and_change_nothing(count):
+    before = get_threads()
+    with pytest.raises(ValueError, match=rf"threads must lie in 1 \.\. 4096; got {count}"):
+        set_threads(count)
+    assert get_threads() == before
+
+
+def test_the_number_of_threads_comes_back_after_an_error():
+    before = get_threads()
+    with pytest.raises(ZeroDivisionError), threads(before + 1):
+        1 / 0  # noqa: B018
+    assert get_threads() == before
+
+
+def test_threads_at_first_stay_within_their_range():
+    assert _threads_at_first({"SKYSOLVE_THREADS": "0", "OMP_NUM_THREADS": "5"}.get) == 5
+    assert _threads_at_first({"SKYSOLVE_THREADS": "0"}.get) == usable_cores()
+    assert _threads_at_first({"SKYSOLVE_THREADS": "5000"}.get) == 4096
+
+
+def test_a_truth_value_is_no_thread_count():
+    with pytest.raises(TypeError, match="count must be an integer; got True of type bool"):
+        set_threads(True)
+
+
+def test_an_output_in_a_tuple_is_refused_by_name_too():
+    with pytest.raises(ValueError, match=r"out of log_kv must have shape \(3,\); got \(2,\)"):
+        log_kv(np.ones(3), 1.0, out=(np.zeros(2),))
+
+
+def test_a_library_that_was_not_built_says_what_to_do():
+    with pytest.raises(ImportError, match="libmissing.so was not built; install the package again"):
+        native.load_library("missing")
+
+
+def test_strided_single_precision_is_read_and_written_by_its_own_width():
+    """Every other float lies eight bytes after the last, as doubles do."""
+    v, x = np.linspace(0, 9, 200, dtype=np.float32), np.linspace(0.1, 30, 200, dtype=np.float32)
+    out = np.zeros(200, np.float32)
+    log_iv(v[::2], x[::2], out=out[::2])
+    np.testing.assert_array_equal(out[::2], log_iv(v[::2].copy(), x[::2].copy()))
+    np.testing.assert_array_equal(out[1::2], 0)
+
+
+FEW_THREADS = """
+import resource, numpy as np
+from pathlib import Path
+import gpu
+v, x = np.full(1 << 21, 3.0), np.linspace(0.1, 50, 1 << 21)
+with gpu.threads(1):
+    one = gpu.log_iv(v, x)
+out = np.empty_like(one)
+gpu.set_threads(128)
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + (100 << 20)  # a thread's stack takes 8 MiB
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+gpu.log_iv(v, x, out=out)
+print((out == one).all())
+"""
+
+
+def test_threads_that_cannot_be_had_are_done_without():
+    done = subprocess.run([sys.executable, "-c", FEW_THREADS], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "True", done.stderr
+
+
+@pytest.mark.parametrize("order", [0.0, 0.5, 1.5])
+def test_one_special_order_at_remote_arguments(order):
+    """An array of one order takes a way of its own, if all arguments are ordinary ones."""
+    x = np.full(64, 2.0)
+    x[[3, 17, 30, 40, 50]] = [0.0, np.inf, np.nan, -1.0, 1e-300]
+    for function in (log_iv, log_kv, log_ive, log_kve):
+        np.testing.assert_array_equal(function(np.full(64, order), x), [function(order, one) for one in x])
+
+
+@pytest.mark.parametrize("share", [0.01, 0.7, 1.0, 3.0, 100.0])
+def test_ratio_far_out_depends_on_v_over_x_alone(share):
+    """I_v/I_{v-1} ~ x/(v + sqrt(v^2 + x^2))."""
+    assert iv_ratio(share * 1e200, 1e200) == pytest.approx(1 / (share + math.hypot(share, 1)), rel=1e-15)
+
+
+@pytest.mark.parametrize("order", [0.3, 1.0, 3.3, 7.2, 9.5, 15.0, 22.0, 40.0, 100.0, 300.0, 2000.0])
+def test_negative_orders_of_k_are_those_of_positive_ones(order):
+    """They take the way of remote arguments, with regimes of its own: also scaled, and in both derivatives."""
+    x = np.array([0.3, 0.9, 1.7, 4.0, 6.0, 9.0, 14.0, 30.0, 70.0, 1e4])
+    for function in (log_kv, log_kve):
+        want = function(order, x)
+        np.testing.assert_allclose(function(-order, x), want, rtol=1e-15, atol=1e-15)
+    for name in ("log_kv_derivatives", "log_kve_derivatives"):
+        even, odd = (np.array(on_numpy(name, sign * order, x)) for sign in (1, -1))
+        np.testing.assert_allclose(odd, np.array([-1, 1, 1, -1, 1])[:, None] * even, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("order", [0.3, 2.0, 7.9, 8.1, 10.0, 11.9, 12.1, 17.0, 23.9, 24.1, 63.0, 65.0, 219.0, 1499.0, 1501.0])
+def test_orders_of_every_regime_at_tiny_arguments(order):
+    """(x/2)^v / Gamma(v + 1) and its inverse over 2v (DLMF 10.30.1-2), at x below 2^-930."""
+    ctx.prec = 220
+    for x in (1e-290, 1e-310):
+        log_half, v = (arb(x) / 2).log(), arb(order)
+        pair = (v * log_half - (v + 1).lgamma(), v.lgamma() - arb(2).log() - v * log_half)
+        assert error(log_iv(order, x), *split(pair[0])) <= 5e-16
+        if order > 0.5:
+            assert error(log_kv(order, x), *split(pair[1])) <= 5e-16
+
+
+@pytest.mark.parametrize(("v", "x"), [(0.0, 2.2e9), (1.0, 3e9), (1e4, 5e9), (0.0, 1e11)])
+def test_scaled_logs_beyond_2_31_keep_the_first_term(v, x):
+    """-log(2 pi x)/2 - (4 v^2 - 1)/(8x) (DLMF 10.40.1): 4e-11 of the result."""
+    pair = by_expansion(v, x)
+    assert error(log_ive(v, x), *split(pair.log_i - x)) <= 5e-16
+    assert error(log_kve(v, x), *split(pair.log_k + x)) <= 5e-16
+
+
+@pytest.mark.parametrize(("letter", "k"), [("i", 0), ("k", 1)])
+def test_derivatives_of_small_arguments_are_slopes_of_the_reference(letter, k):
+    for v in (0.25, 1.0, 2.75, 6.5, 9.0):
+        for x in (2.0**-6, 0.25, 0.75, 1.0):
+            want = central_differences(v, x, k)
+            np.testing.assert_allclose(on_numpy(f"log_{letter}v_derivatives", v, x), want, rtol=1e-10, atol=1e-13)

@@ -102,3 +102,20 @@ def test_cuda_tensors_are_differentiated_in_place():
     torch.testing.assert_close(log_iv(v, x).cpu(), log_iv(*on_cpu), rtol=1e-15, atol=1e-15)
     assert torch.autograd.gradcheck(log_iv, (v, x))
     assert torch.autograd.gradgradcheck(log_iv, (v, x))
+
+
+def test_half_precision_tensors_give_single_and_integers_the_default():
+    for dtype in (torch.float16, torch.bfloat16):
+        got = log_iv(torch.tensor([1.0, 2.0], dtype=dtype), 2.0)
+        assert got.dtype == torch.float32
+        np.testing.assert_array_equal(got.numpy(), log_iv(np.float32([1, 2]), np.float32(2)))
+    assert log_iv(torch.tensor([1, 2]), torch.tensor([1, 2])).dtype == torch.get_default_dtype()
+
+
+@pytest.mark.parametrize("other", [[1.0, 2.0, 3.0], (1, 2, 3), np.array(2.0), np.float32(2), 2])
+def test_lists_and_numbers_take_the_dtype_of_the_tensor(other):
+    for dtype in (torch.float32, torch.float64):
+        x = torch.tensor([0.5, 1.0, 7.0], dtype=dtype)
+        got = log_iv(other, x)
+        assert got.dtype == dtype
+        np.testing.assert_array_equal(got.numpy(), log_iv(np.asarray(other, x.numpy().dtype), x.numpy()))

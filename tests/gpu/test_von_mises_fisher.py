@@ -12,7 +12,7 @@ import scipy.stats
 import torch
 import zarr
 
-from gpu import VonMisesFisher, iv_ratio
+from gpu import VonMisesFisher, backend, iv_ratio, von_mises_fisher
 from gpu.von_mises_fisher import concentration_of, ratio_slope
 from tests.helpers.bessel_reference import expansion_coefficients
 
@@ -143,8 +143,6 @@ def test_ratio_slope_is_the_slope_of_the_ratio():
         h = 1e-5 * kappa
         difference = (iv_ratio(order + 1, kappa + h) - iv_ratio(order + 1, kappa - h)) / (2 * h)
         assert ratio_slope(order, np.float64(kappa)) == pytest.approx(difference, rel=1e-5)
-    large = 1e7  # A' ~ (p-1)/(2 kappa^2), p = 5
-    assert ratio_slope(order, np.float64(large)) == pytest.approx(2 / large**2, rel=1e-6)
 
 
 @pytest.mark.parametrize(("dimension", "concentration"), [(2, 2.0), (3, 4.0), (5, 0.0), (20, 30.0), (20, 1e6)])
@@ -271,3 +269,109 @@ def test_wrong_features_are_refused_by_name():
         VonMisesFisher.fit(np.eye(3)[[0, 0]])
     with pytest.raises(ValueError, match=r"mean_resultant must have shape \(..., dimension >= 2\)"):
         VonMisesFisher.from_mean_resultant(np.array([0.5]))
+
+
+def test_torch_samples_without_a_seed_differ():
+    distribution = VonMisesFisher(torch.eye(4, dtype=torch.float64)[0], 3.0)
+    assert not torch.equal(distribution.sample(5), distribution.sample(5))
+
+
+class Zeros(np.random.Generator):
+    """Draws the lower end of its half-open range."""
+
+    def random(self, size=None, dtype=np.float64, out=None):
+        return np.zeros(size, dtype)
+
+
+def test_uniform_draws_hold_one_and_never_zero():
+    """Their logarithm is taken: random() lies in [0, 1)."""
+    draws = backend.Draws("numpy", Zeros(np.random.PCG64(0)), like=np.zeros(1))
+    np.testing.assert_array_equal(draws.uniform((3,)), 1)
+
+
+def test_zero_dimensional_arrays_go_with_any_library():
+    assert backend.library_of(v=np.array(2.0), x=torch.ones(3)) == "torch"
+    distribution = VonMisesFisher(torch.eye(3)[0], np.array(2.0))
+    assert distribution.concentration.dtype == torch.float32
+
+
+def test_the_slope_at_zero_is_that_of_the_uniform_distribution():
+    """A ~ kappa/p: the slope there is 1/p."""
+    for dimension in (2, 3, 50):
+        order = dimension / 2 - 1
+        assert ratio_slope(order, np.float64(0)) == pytest.approx(1 / dimension, rel=1e-15)
+        assert ratio_slope(order, np.float64(1e-6)) == pytest.approx(1 / dimension, rel=1e-9)
+        assert VonMisesFisher(np.eye(dimension)[0], 0.0).standard_error(100) == pytest.approx(math.sqrt(dimension) / 10)
+
+
+class Store:
+    """Rows on disk, read by slices, without chunks of their own."""
+
+    chunks = None
+
+    def __init__(self, rows):
+        self.rows, self.shape, self.reads = rows, rows.shape, []
+
+    def __getitem__(self, part):
+        self.reads.append(part.stop - part.start)
+        return self.rows[part]
+
+
+def test_the_last_rows_of_a_store_count_too(tmp_path, monkeypatch):
+    x = VonMisesFisher(np.eye(8)[0], 5.0).sample(1050, rng=0)
+    x[1000:] = np.eye(8)[1]
+    store = zarr.create_array(tmp_path / "features.zarr", shape=x.shape, chunks=(100, 8), dtype=x.dtype)
+    store[:] = x
+    expected = VonMisesFisher.fit(x).concentration
+    assert VonMisesFisher.fit(store).concentration == pytest.approx(expected, rel=1e-12)
+    monkeypatch.setattr(von_mises_fisher, "ROWS_AT_ONCE", 8 * 8 * 100)
+    plain = Store(x)
+    assert VonMisesFisher.fit(plain).concentration == pytest.approx(expected, rel=1e-12)
+    assert plain.reads == [100] * 10 + [50]
+
+
+def test_lengths_pass_within_a_thousandth():
+    """Features of half precision pass; features that miss by one per cent do not, and small integers do not wrap around."""
+    x = VonMisesFisher(np.eye(16)[0], 30.0).sample(100, rng=0)
+    VonMisesFisher.fit(x.astype(np.float16))
+    VonMisesFisher.fit(np.eye(3, dtype=np.int8))
+    with pytest.raises(ValueError, match="features must be unit vectors along the last axis; got one of length 1.01"):
+        VonMisesFisher.fit(1.01 * x)
+
+
+def test_uniform_samples_in_three_dimensions_fill_the_sphere():
+    x = VonMisesFisher(np.array([0.0, 0.6, 0.8]), 0.0).sample(20_000, rng=7)
+    cosine = x @ np.array([0.0, 0.6, 0.8])
+    assert scipy.stats.kstest(cosine, scipy.stats.uniform(-1, 2).cdf).pvalue > 1e-4  # Archimedes
+
+
+def test_mean_directions_beside_the_first_axis_keep_their_digits():
+    """1 - mean[0] is zero there: only the rest tells the direction."""
+    x = VonMisesFisher(np.array([1.0, 1e-9, 0.0]), 1e24).sample(100, rng=0)
+    np.testing.assert_allclose(x[:, 1], 1e-9, atol=1e-11)
+
+
+def test_mixed_precisions_are_computed_in_the_wider():
+    mean, kappa = torch.eye(3)[0], torch.tensor(2.0, dtype=torch.float64)
+    distribution = VonMisesFisher(mean, kappa)
+    assert distribution.mean_direction.dtype == distribution.sample(2).dtype == torch.float64
+
+
+def test_small_mean_resultant_lengths_are_linear_in_the_concentration():
+    """A ~ kappa/p, down to the smallest numbers: where the ratio itself would underflow too."""
+    for length in (1e-200, 1e-300, 1e-305, 2.0**-1010):
+        for p in (2.0, 3.0, 768.0):
+            np.testing.assert_allclose(concentration_of(p, np.float64(length)), p * length, rtol=1e-14)  # approx allows 1e-12
+
+
+def test_the_slope_keeps_its_digits_at_high_concentrations():
+    """A' ~ (p-1)/(2 kappa^2), p = 5; pytest.approx would allow 1e-12 whatever `rel` says."""
+    for kappa in (1e5, 1e7, 1e9):
+        np.testing.assert_allclose(ratio_slope(1.5, np.float64(kappa)), 2 / kappa**2, rtol=3 / kappa + 1e-9)
+
+
+def test_a_number_takes_the_precision_of_the_array_beside_it():
+    mean = np.eye(3, dtype=np.float32)[0]
+    assert VonMisesFisher(mean, 2.0).sample(2, rng=0).dtype == np.float32
+    assert VonMisesFisher(mean, np.float64(2.0)).sample(2, rng=0).dtype == np.float64, "as NumPy promotes"
+    assert VonMisesFisher(torch.from_numpy(mean), 2.0).sample(2, rng=0).dtype == torch.float32

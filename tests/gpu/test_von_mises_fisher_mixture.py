@@ -173,3 +173,42 @@ class _nothing:
     def __enter__(self) -> None: ...
 
     def __exit__(self, *_: object) -> None: ...
+
+
+def test_the_best_of_several_starts_is_kept():
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(300, 5))
+    random = np.random.RandomState(0)
+    single = [VonMisesFisherMixture(6, max_iter=1, random_state=random).fit(x).lower_bound_ for _ in range(8)]
+    together = VonMisesFisherMixture(6, max_iter=1, n_init=8, random_state=0).fit(x).lower_bound_
+    assert together == max(single) > min(single)
+
+
+def test_parameters_are_counted():
+    """p - 1 for each direction, concentrations, and weights that add up to one."""
+    x = np.random.default_rng(0).normal(size=(60, 4))
+    for shared, count in ((False, 3 * 3 + 3 + 2), (True, 3 * 3 + 1 + 2)):
+        mixture = VonMisesFisherMixture(3, shared_concentration=shared, max_iter=1, random_state=0).fit(x)
+        assert mixture.bic(x) == pytest.approx(count * math.log(60) - 2 * 60 * mixture.score(x), rel=1e-12)
+
+
+def test_an_empty_component_is_a_direction_still():
+    x = np.repeat(np.eye(4)[:2], 10, axis=0)
+    mixture = VonMisesFisherMixture(3, max_iter=1, random_state=0).fit(x)
+    assert mixture.weights_.min() == 0
+    np.testing.assert_allclose(np.linalg.norm(mixture.means_, axis=1), 1, rtol=1e-14)
+    assert mixture.concentrations_[mixture.weights_.argmin()] == 0
+
+
+def test_features_without_a_direction_count_for_nothing():
+    """In the fit, its bound, the score and the criteria."""
+    x = VonMisesFisher(np.eye(4)[0], 20.0).sample(500, rng=0)
+    holed = np.concatenate([x, np.zeros((500, 4))])
+    with_zeros, without = (VonMisesFisherMixture(2, random_state=0).fit(features) for features in (holed, x))
+    np.testing.assert_allclose(with_zeros.concentrations_, without.concentrations_, rtol=1e-12)
+    assert with_zeros.lower_bound_ == pytest.approx(without.lower_bound_, rel=1e-12)
+    for criterion in ("score", "bic", "icl"):
+        assert getattr(without, criterion)(holed) == pytest.approx(getattr(without, criterion)(x), rel=1e-12), criterion
+    assert with_zeros.labels_.shape == (1000,)
+    with pytest.raises(ValueError, match="n_samples=1 should be at least n_components=2, not counting zeros"):
+        VonMisesFisherMixture(2).fit(np.eye(3)[:1].repeat(3, 0) * [[1], [0], [0]])

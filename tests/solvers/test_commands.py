@@ -1,5 +1,6 @@
 """`python -m solvers.solve` and `python -m solvers.train`: what they store, what they say, what they refuse."""
 
+import json
 import sys
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 import solvers
 import solvers.solve
 import solvers.train
-from solvers import PoissonProblem
+from solvers import PoissonProblem, solve_with_info
 from solvers.job import SolveConfig, UnsolvedError, solve_stored
+from solvers.learning.curve import SMOOTHING, draw_curve
 from solvers.stored_problem import load_problem, save_problem
 from tests.solvers.geometries import random_problem, residual
 
@@ -116,3 +118,23 @@ def test_train_leaves_weights_a_log_and_a_picture(run, tmp_path, kind):
     assert out == f"Trained {kind} for 2 steps; weights, log and curve in {tmp_path}.\n"
     assert {path.name for path in tmp_path.iterdir()} == {"weights.safetensors", "weights.json", "log.jsonl", "curve.png"}
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_solve_takes_the_kind_that_it_is_told(tmp_path):
+    problem = random_problem(3, boundary="dirichlet")
+    rhs = np.random.default_rng(0).standard_normal(problem.shape)
+    save_problem(tmp_path / "a.npz", problem, rhs)
+    solve_stored(SolveConfig(str(tmp_path / "a.npz"), kind="jacobi"))
+    _, (info,) = solve_with_info(problem, rhs, M="jacobi")
+    with np.load(tmp_path / "a.solution.npz") as found:
+        assert found["iterations"] == [info.iterations]
+        left = rhs - problem.apply(found["solution"])
+        assert found["residual_norm"] == pytest.approx(np.linalg.norm(left[problem.fluid]), rel=1e-6)
+
+
+def test_a_curve_has_a_point_for_each_step_and_a_mean_where_there_are_enough(tmp_path):
+    for steps in (1, SMOOTHING, SMOOTHING + 1, 3 * SMOOTHING):
+        log = "".join(json.dumps({"step": step + 1, "loss": 1 / (step + 1)}) + "\n" for step in range(steps))
+        (tmp_path / "log.jsonl").write_text(log)
+        draw_curve(tmp_path / "log.jsonl", tmp_path / "curve.png")
+        assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

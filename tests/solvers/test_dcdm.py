@@ -181,3 +181,13 @@ def test_a_cupy_problem_is_refused():
     problem.library = "cupy"
     with pytest.raises(TypeError, match="got CuPy"):
         preconditioner(problem, "dcdm")
+
+
+def test_a_training_that_goes_on_draws_other_samples_and_ends_with_a_twentieth_of_the_rate(tmp_path):
+    common = {"kind": "dcdm", "cells": 8, "batch": 2, "steps": 1, "learning_rate": 1e-4}
+    train(TrainConfig(out=str(tmp_path / "first"), **common))
+    train(TrainConfig(out=str(tmp_path / "second"), start=str(tmp_path / "first"), **common))
+    losses = [json.loads((tmp_path / name / "log.jsonl").read_text())["loss"] for name in ("first", "second")]
+    assert abs(losses[1] / losses[0] - 1) > 1e-2
+    first, second = (load_weights(tmp_path / name, "dcdm")[1] for name in ("first", "second"))
+    assert max(np.abs(second[name] - first[name]).max() for name in first) == pytest.approx(0.05e-4, rel=0.02)

@@ -105,3 +105,24 @@ def test_zero_right_hand_side_has_the_zero_solution():
 def test_what_does_not_fit_is_refused_by_name(arguments, error, message):
     with pytest.raises(error, match=message):
         conjugate_directions(**{"A": A, "b": B, **arguments})
+
+
+def test_an_absolute_tolerance_alone_ends_a_solve():
+    _, info = conjugate_directions(A, B, rtol=0.0, atol=0.1)
+    assert isinstance(info, Converged)
+    assert 1e-3 < info.residual_norm <= 0.1
+
+
+def test_where_the_recursion_loses_touch_it_starts_again_from_the_true_residual():
+    """A guess 1e10 times too large leaves rounding of its own size between the recursion and b - A x."""
+    calls = []
+    guess = 1e10 * np.random.default_rng(2).standard_normal(B.size)
+    x, info = conjugate_directions(A, B, guess, rtol=1e-10, callback=lambda x: calls.append(1))
+    assert info.converged
+    assert np.linalg.norm(B - A @ x) < 1.001e-10 * np.linalg.norm(B)
+    assert info.iterations == len(info.history) - 1 == len(calls)
+
+
+def test_a_direction_of_no_curvature_is_told():
+    _, info = conjugate_directions(np.zeros((2, 2)), np.ones(2))
+    assert (int(info), type(info)) == (-1, NotPositiveDefinite)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.poisson_scenes import SCENES, right_hand_sides
+from gpu.cores import usable_cores
 from solvers import (
     AIR,
     FLUID,
@@ -17,6 +18,7 @@ from solvers import (
     solve_with_info,
 )
 from solvers.preconditioners import HOMES, best_kind
+from solvers.threads import thread_count
 from tests.solvers.geometries import BOUNDARIES, random_problem, residual
 
 KINDS = sorted(set(HOMES) - {"dcdm"})  # the published network is neither linear nor symmetric
@@ -236,3 +238,80 @@ def test_isolated_cells_keep_their_residual(kind):
     problem = PoissonProblem(cells, boundary=[("dirichlet", "neumann"), "neumann", "neumann"])
     alone = problem.to_vector((np.arange(cells.size) == 5 * 56 + 3 * 8 + 3).reshape(cells.shape).astype(float))
     np.testing.assert_array_equal(preconditioner(problem, kind) @ alone, alone)
+
+
+@pytest.mark.parametrize("kind", ["multigrid", "jacobi"])
+@pytest.mark.parametrize("magnitude", [1.0, 1e-150, 1e150])
+def test_norms_and_absolute_tolerance_are_in_the_units_of_the_right_hand_side(kind, magnitude):
+    """Whatever solve divides by inside: the power of two of tiny and huge ones, 1 / spacing^2 of the kernels."""
+    problem = PoissonProblem(np.zeros((20, 18, 16), np.uint8), 0.1, boundary="dirichlet")
+    rhs = np.random.default_rng(0).standard_normal(problem.shape)
+    length = np.linalg.norm(rhs)
+    p, (info,) = solve_with_info(problem, magnitude * rhs, M=kind, rtol=0, atol=1e-3 * magnitude * length)
+    left = np.linalg.norm(rhs - problem.apply(p / magnitude))
+    assert info.converged
+    assert 1e-6 * length < left <= 1.001e-3 * length
+    assert info.residual_norm / magnitude == pytest.approx(left, rel=1e-6)
+    assert info.history[0] / magnitude == pytest.approx(length)
+
+
+@pytest.mark.parametrize("kind", ["multigrid", "jacobi"])
+@pytest.mark.parametrize("magnitude", [1e-150, 1e150])
+def test_a_guess_that_solves_needs_no_iteration_at_any_magnitude(kind, magnitude):
+    problem = random_problem(0, boundary="dirichlet")
+    rhs = magnitude * np.random.default_rng(0).standard_normal(problem.shape)
+    p = solve(problem, rhs, M=kind, rtol=1e-8)
+    _, (info,) = solve_with_info(problem, rhs, M=kind, x0=p)
+    assert info.iterations == 0
+
+
+def test_one_unsolved_of_a_batch_raises_however_large_the_residuals_of_the_solved_ones_are():
+    problem = PoissonProblem(np.zeros((9, 10), np.uint8), boundary="dirichlet")
+    x, y = np.indices(problem.shape) + 1
+    wave = np.sin(np.pi * x / 10) * np.sin(np.pi * y / 11)  # an eigenvector: one step of conjugate gradients
+    noise = np.random.default_rng(0).standard_normal(problem.shape)
+    with pytest.raises(NotSolved, match="maxiter") as caught:
+        solve(problem, np.stack([1e12 * wave, 1e-9 * noise]), M="jacobi", maxiter=2)
+    assert caught.value.info.residual_norm < 1e-7
+
+
+@pytest.mark.parametrize("kind", ["multigrid", "jacobi", "fast-transform"])
+def test_a_pool_without_dirichlet_values_gets_mean_zero_whatever_the_guess(kind):
+    cells = np.zeros((8, 20, 9), np.uint8)
+    cells[:, 7] = SOLID
+    problem = PoissonProblem(cells)
+    rhs, guess = np.random.default_rng(0).standard_normal((2, *problem.shape))
+    p = solve(problem, rhs, M=kind, x0=guess + 5)
+    for pool in (p[:, :7], p[:, 8:]):
+        assert abs(pool.mean()) < 1e-12 * np.abs(pool).max()
+
+
+def test_auto_is_the_transform_on_a_gpu_where_that_is_exact():
+    for cells, wanted in ((np.zeros((3, 4), np.uint8), "fast-transform"), (np.eye(3, 4, dtype=np.uint8), "multigrid")):
+        problem = PoissonProblem(cells, boundary="dirichlet")
+        problem.library = "cupy"
+        assert best_kind(problem) == wanted
+
+
+@pytest.mark.parametrize("boundary", ["dirichlet", "mixed"])
+def test_a_small_grid_of_any_faces_is_inverted_by_the_cycle(boundary):
+    """Up to 64 cells are one level, which is solved exactly: what the kernels are told of the faces is the matrix."""
+    problem = random_problem(1, (4, 4, 4), boundary, faces=True)
+    x = np.random.default_rng(0).standard_normal(problem.n)
+    np.testing.assert_allclose(preconditioner(problem, "multigrid") @ (problem.matrix() @ x), x, atol=1e-4)
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("3", 3), ("0", None), ("", None), ("-2", None), ("many", None)])
+def test_threads_are_those_of_the_environment_or_the_cores(monkeypatch, given, wanted):
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert thread_count() == (wanted or usable_cores())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_too_coarse_for_float32_goes_on_in_float64(seed):
+    """Coefficients 1e18 apart: a third of these ends with multigrid by a curvature below zero."""
+    rng = np.random.default_rng(seed)
+    coefficients = [10.0 ** rng.uniform(-9, 9, shape) for shape in ((9, 8), (8, 9))]
+    problem = PoissonProblem(np.zeros((8, 8), np.uint8), boundary="dirichlet", coefficients=coefficients)
+    _, (info,) = solve_with_info(problem, rng.standard_normal(problem.shape), M="multigrid")
+    assert info.converged, info

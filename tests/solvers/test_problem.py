@@ -138,13 +138,19 @@ GOOD = [np.ones((4, 4)), np.ones((3, 5))]
         (lambda: PoissonProblem(CELLS[0]), ValueError, "cells must have shape"),
         (lambda: PoissonProblem(CELLS + np.uint8(3)), ValueError, "it holds 3"),
         (lambda: PoissonProblem(CELLS, -1.0), ValueError, "spacing must be"),
+        (lambda: PoissonProblem(CELLS, 0.0), ValueError, "spacing must be"),
+        (lambda: PoissonProblem(CELLS, np.inf), ValueError, "spacing must be"),
         (lambda: PoissonProblem(CELLS, (1, 2, 3)), ValueError, "spacing must be"),
         (lambda: PoissonProblem(CELLS, boundary="wall"), ValueError, "boundary of axis 0 must be one of"),
         (lambda: PoissonProblem(CELLS, boundary=["neumann"]), ValueError, "boundary must name 2 axes"),
         (lambda: PoissonProblem(CELLS, boundary=[("periodic", "neumann"), "neumann"]), ValueError, "one side only"),
+        (lambda: PoissonProblem(CELLS, boundary=[("neumann",) * 3, "neumann"]), ValueError, "or a pair of them"),
+        (lambda: PoissonProblem(CELLS, boundary=[("neumann",), "neumann"]), ValueError, "or a pair of them"),
         (lambda: PoissonProblem(CELLS, fractions=GOOD[:1]), ValueError, "fractions must hold 2"),
         (lambda: PoissonProblem(CELLS, fractions=GOOD[::-1]), ValueError, r"fractions\[0\] must have shape"),
         (lambda: PoissonProblem(CELLS, fractions=[2 * GOOD[0], GOOD[1]]), ValueError, r"fractions\[0\] must lie in"),
+        (lambda: PoissonProblem(CELLS, fractions=[GOOD[0], -GOOD[1]]), ValueError, r"fractions\[1\] must lie in"),
+        (lambda: PoissonProblem(CELLS, coefficients=[-GOOD[0], GOOD[1]]), ValueError, r"coefficients\[0\] must lie in"),
         (lambda: PoissonProblem(CELLS, coefficients=[np.nan * GOOD[0], GOOD[1]]), ValueError, "be finite"),
         (
             lambda: PoissonProblem(CELLS, boundary="periodic", fractions=[GOOD[0] * np.array([[1], [1], [1], [0.5]]), GOOD[1]]),
@@ -160,3 +166,35 @@ GOOD = [np.ones((4, 4)), np.ones((3, 5))]
 def test_what_does_not_fit_is_refused_by_name(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_gradient_and_divergence_are_per_length_of_each_axis():
+    problem = PoissonProblem(np.zeros((4, 5, 6), np.uint8), (0.5, 2.0, 0.25))
+    centres = [(np.arange(n) + 0.5) * h for n, h in zip(problem.shape, problem.spacing, strict=True)]
+    faces = [np.arange(n + 1) * h for n, h in zip(problem.shape, problem.spacing, strict=True)]
+    slopes = problem.gradient(3 * centres[0][:, None, None] + 5 * centres[1][:, None] + 7 * centres[2])
+    velocities = []
+    for axis, slope in enumerate((3, 5, 7)):
+        inner = np.moveaxis(slopes[axis], axis, 0)
+        np.testing.assert_allclose(inner[1:-1], slope)
+        assert not inner[[0, -1]].any()
+        line = slope * faces[axis].reshape([-1 if other == axis else 1 for other in range(3)])
+        velocities.append(np.broadcast_to(line, slopes[axis].shape))
+    np.testing.assert_allclose(problem.divergence(velocities), 15)
+
+
+def test_what_lies_outside_the_fluid_counts_nowhere():
+    problem = random_problem(3)
+    inside = np.where(problem.fluid, np.random.default_rng(0).standard_normal(problem.shape), 0.0)
+    grid = np.where(problem.fluid, inside, 1e6)
+    np.testing.assert_array_equal(problem.apply(grid), problem.apply(inside))
+    assert not problem.apply(grid)[~problem.fluid].any()
+    for slope, wanted in zip(problem.gradient(grid), problem.gradient(inside), strict=True):
+        np.testing.assert_array_equal(slope, wanted)
+
+
+def test_compatible_leaves_its_argument_as_it_is():
+    problem = PoissonProblem(np.zeros((3, 4), np.uint8))
+    given = np.arange(12.0)
+    assert abs(problem.compatible(given).sum()) < 1e-12
+    np.testing.assert_array_equal(given, np.arange(12.0))

@@ -110,3 +110,13 @@ def test_turning_the_globe_turns_the_answer(dilation: int) -> None:
 def test_even_kernel_is_refused() -> None:
     with pytest.raises(ValueError, match="kernel_size must be odd.*got 4"):
         SphericalDepthwiseConv2d(2, 4, has_poles=True)
+
+
+def test_bfloat16_is_rounded_to_the_nearest_even_and_infinity_stays() -> None:
+    weight = torch.zeros(16, 1, 5, 5)
+    weight[:, 0, 2, 2] = torch.tensor([1 + 2.0**-8, 1 + 3 * 2.0**-8] * 8)  # halfway between two neighbours
+    x = torch.ones(1, 16, 6, 8, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
+    got = spherical_depthwise.forward(x, weight, None, 1, True)
+    assert torch.equal(got, (x.float() * weight[:, 0, 2, 2, None, None]).to(torch.bfloat16))
+    bias = torch.full((16,), torch.inf)
+    assert torch.isposinf(spherical_depthwise.forward(x, weight, bias, 1, True)).all()
