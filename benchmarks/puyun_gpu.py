@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from benchmarks.machine import describe_machine, store_result
+from data_pipelines.variables import THIRTEEN_LEVELS
 from forecast.layers.compression import CompressionConfig
 from forecast.losses import WeightedError
 from forecast.puyun import PuYun, PuYunConfig
@@ -27,10 +28,9 @@ from forecast.requirements import Requirements
 
 RESULT = Path(__file__).parent / "results" / "puyun_gpu.json"
 MODELS = Path(__file__).parents[1] / "configs" / "forecast" / "model"
-LEVELS = (50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000)
 UPPER = ("geopotential", "temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity")
 SURFACE = ("2m_temperature", "10m_u_component_of_wind", "10m_v_component_of_wind", "mean_sea_level_pressure")
-CHANNELS = (*(f"{name}_{level}" for name in UPPER for level in LEVELS), *SURFACE)
+CHANNELS = (*(f"{name}_{level}" for name in UPPER for level in THIRTEEN_LEVELS), *SURFACE)
 SIZES = {"puyun_0p25deg": (721, 1440), "puyun_1p5deg": (121, 240)}
 ROUNDS = 5
 

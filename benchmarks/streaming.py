@@ -35,11 +35,10 @@ from data_pipelines.build import build_analysis_store
 from data_pipelines.sample import sample_sources
 from data_pipelines.store import create_analysis_store, open_analysis, write_analysis
 from data_pipelines.streaming import WindowStream
-from data_pipelines.variables import channels_of
+from data_pipelines.variables import THIRTEEN_LEVELS, channels_of
 
 RESULT = Path(__file__).parent / "results" / "streaming.json"
 STEPS, ROWS, COLUMNS = 32, 181, 360
-LEVELS = (50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000)
 ON_LEVELS = ("geopotential", "temperature", "u_component_of_wind", "v_component_of_wind", "relative_humidity")
 AT_SURFACE = ("2m_temperature", "10m_u_component_of_wind", "10m_v_component_of_wind", "mean_sea_level_pressure")
 THREADS = 2
@@ -57,12 +56,13 @@ def make_store(path: Path) -> None:
     units = {"geopotential": "m2 s-2", "temperature": "K", "relative_humidity": "1", "2m_temperature": "K"}
     units["mean_sea_level_pressure"] = "Pa"
     fields: dict[str, Any] = {
-        name: (("time", "level", *plane), rng.random((STEPS, len(LEVELS), ROWS, COLUMNS), np.float32)) for name in ON_LEVELS
+        name: (("time", "level", *plane), rng.random((STEPS, len(THIRTEEN_LEVELS), ROWS, COLUMNS), np.float32))
+        for name in ON_LEVELS
     }
     fields |= {name: (("time", *plane), rng.random((STEPS, ROWS, COLUMNS), np.float32)) for name in AT_SURFACE}
     coordinates = {
         "time": np.datetime64("2020-01-01", "ns") + np.arange(STEPS) * np.timedelta64(6, "h"),
-        "level": np.array(LEVELS, np.int32),
+        "level": np.array(THIRTEEN_LEVELS, np.int32),
         "latitude": np.linspace(90, -90, ROWS),
         "longitude": np.arange(COLUMNS) * 360 / COLUMNS,
     }

@@ -156,6 +156,9 @@ _TABLE: tuple[Variable, ...] = (
 VARIABLES: Mapping[str, Variable] = MappingProxyType({variable.name: variable for variable in _TABLE})
 _CANONICAL_ORDER = {name: position for position, name in enumerate(VARIABLES)}
 
+# Pressure levels [hPa] of WeatherBench 2's headline data (Rasp et al. 2024, doi:10.1029/2023MS004019) and of PuYun.
+THIRTEEN_LEVELS = (50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000)
+
 # Variables that no atmosphere changes: they may lack the dimension `time`.
 STATIC_VARIABLES = frozenset(
     {

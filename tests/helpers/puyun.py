@@ -9,14 +9,14 @@ import torch
 import xarray as xr
 import yaml
 
+from data_pipelines.variables import THIRTEEN_LEVELS
 from forecast.puyun import PuYun, PuYunConfig
 from forecast.requirements import Requirements
 
-LEVELS = (50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000)
 ON_LEVELS = ("geopotential", "temperature", "u_component_of_wind", "v_component_of_wind", "relative_humidity")
 SURFACE = ("2m_temperature", "10m_u_component_of_wind", "10m_v_component_of_wind", "mean_sea_level_pressure")
 # PuYun's 69 fields in the order of its authors' plug-in.
-SIXTY_NINE = tuple(f"{name}_{level}" for name in ON_LEVELS for level in LEVELS) + SURFACE
+SIXTY_NINE = tuple(f"{name}_{level}" for name in ON_LEVELS for level in THIRTEEN_LEVELS) + SURFACE
 
 
 def make_requirements(
