@@ -63,6 +63,7 @@ _MAY_BE_UNIFORM = OCEAN_VARIABLES | {
 # What is kept of every field of a channel, and of all fields of a channel in a block: one column each.
 _FIELD = np.dtype([("low", "f4"), ("high", "f4"), ("missing", "i4"), ("checksum", "u4")])
 _BLOCK = np.dtype([("sum", "f8"), ("weight", "f8"), ("north_minus_south", "f8")])
+FORMAT = 2  # of reports in files beside unfinished stores
 _LISTED_TIMES = 10  # so many times are named per finding; the rest is counted
 _TROPOSPHERE = 400  # hPa: below, cyclones are cyclonic in every season
 

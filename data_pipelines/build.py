@@ -24,7 +24,7 @@ import numpy as np
 import xarray as xr
 from dask.base import optimize
 
-from data_pipelines.audit import Audit, Auditor, BlockReport, Finding, check_allowed
+from data_pipelines.audit import FORMAT, Audit, Auditor, BlockReport, Finding, check_allowed
 from data_pipelines.combine import Join
 from data_pipelines.contracts import CONTRACT
 from data_pipelines.locations import beside, is_url
@@ -406,9 +406,8 @@ class _Ledger:
             self.discard()
         elif not same:
             raise StoreError(
-                f"an unfinished copy made with other settings or from changed sources is at {self.partial}. Run the "
-                "command that made it "
-                "to finish it, or give restart=true to throw it away."
+                f"an unfinished copy made with other settings, from changed sources or by another version is at "
+                f"{self.partial}. Run the command that made it to finish it, or give restart=true to throw it away."
             )
         else:
             self.created = created and exists(self.partial)
@@ -486,7 +485,7 @@ def _fingerprint(sources: Sequence[str | Path], dataset: xr.Dataset, selection: 
     """What must be the same for a build to go on: settings, coordinates, and the state of local files."""
     digest = hashlib.sha256()
     settings = {
-        "format": 2,  # of the ledger
+        "format": FORMAT,
         "selection": asdict(selection),
         "derive": recipe.derive,
         "grid": recipe.grid,

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from data_pipelines.audit import Audit, Auditor, BlockReport
+from data_pipelines.audit import FORMAT, Audit, Auditor, BlockReport
 from data_pipelines.errors import StoreError
 from data_pipelines.finite_elements.errors import FiniteElementError
 from data_pipelines.locations import beside, is_url
@@ -189,14 +189,15 @@ class Ensemble:
         """Create the store, or go on with an unfinished copy. Errors: see `build_wave_store`."""
         refuse_existing(self.out)
         settings = self.marks / "settings.json"
-        wanted = json.dumps({"attributes": self.attributes, "compression": self.compression}, sort_keys=True)
+        made_by = {"format": FORMAT, "attributes": self.attributes, "compression": self.compression}
+        wanted = json.dumps(made_by, sort_keys=True)
         if restart:
             self._discard()
         if settings.exists() and exists(self.partial):
             if settings.read_text(encoding="utf-8") != wanted:
                 raise StoreError(
-                    f"an unfinished copy made with other settings is at {self.partial}. Run the command that made it to finish "
-                    "it, or give restart=true to throw it away."
+                    f"an unfinished copy made with other settings, or by another version, is at {self.partial}. Run the "
+                    "command that made it to finish it, or give restart=true to throw it away."
                 )
             return
         if exists(self.partial) and not self.marks.exists():

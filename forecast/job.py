@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from data_pipelines.locations import is_url
+from data_pipelines.store import exists
 from forecast.exits import StopRequest, UnfinishedError, stop_on_signal, unfinished
 from forecast.forecast_store import refuse_existing, writing_to
 from forecast.job_config import RunConfig
@@ -61,9 +62,10 @@ def run_forecasts(config: RunConfig) -> JobResult:
         with writing_to(config.out):
             folder.mkdir(parents=True, exist_ok=True)
         shares = [leases.enter_context(lease(path, lease_folder(config, path), stop.set)) for path in config.cascades]
-        refuse_queued(config)
-        if config.cluster in ("dask", "slurm", "pbs"):
-            check_workers(config)
+        if not (config.resume and all(map(exists, config.cascades)) and not missing_from(config.cascades)):
+            refuse_queued(config)
+            if config.cluster in ("dask", "slurm", "pbs"):
+                check_workers(config)
         for output in work.outputs:
             output.prepare(attributes[output.path])
         batches = work.batches()

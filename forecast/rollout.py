@@ -260,7 +260,7 @@ def _as_shown(cascade: Cascade, step: Step, fields: Tensor, initial: Tensor, tim
         if model.is_calibrated:
             order, back = _channel_orders(cascade, model)
             fields = model.calibrated(fields[:, order], initial[:, order], times, step.lead_hours)[:, back]
-        bounds = _bounds(cascade.channels)
+        bounds = _bounds(tuple(cascade.channels))
         if bounds:
             fields = fields.clone()
         for place, low, high in bounds:

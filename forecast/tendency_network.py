@@ -85,7 +85,7 @@ class TendencyNetwork(nn.Module):
         """
         known = [one.name for one in fields(cls.config_class)]
         if unknown := sorted(set(config) - set(known)):
-            raise ValueError(f"settings of the network {cls.__name__} are {known}; got {unknown}. Correct network_settings.")
+            raise ValueError(f"settings of the network {cls.__name__} are {known}; got {unknown}.")
         return cls(cls.config_class(**config), requirements, statistics)
 
     def to_config(self) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def as_floating(library: str, value: Any, *, beside: Any = None) -> Any:
         return value if value.dtype in (torch.float32, torch.float64) else value.to(torch.float64)
     array = namespace(library).asarray(value)
     number = isinstance(value, int | float) and not isinstance(value, np.generic)
-    if number and getattr(beside, "dtype", None) == np.float32:
+    if number and getattr(beside, "dtype", None) == np.float32 and abs(value) <= float(np.finfo(np.float32).max):
         return array.astype(np.float32)
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
 

@@ -48,19 +48,18 @@ def mean_resultant_length(
 
 
 def as_tensors(name: str, v: Any, x: Any) -> tuple[Tensor, Tensor]:
-    """Two tensors of one floating dtype on one device; a number or a list takes both from the tensor beside it."""
-    v, x = (value.item() if isinstance(value, np.ndarray | np.generic) and value.ndim == 0 else value for value in (v, x))
-    device = next(value.device for value in (v, x) if isinstance(value, Tensor))
+    """Two tensors of one floating dtype on one device; numbers and lists take both from the tensor beside them."""
+    given = [value for value in (v, x) if isinstance(value, Tensor)]
+    device = given[0].device
     if device.type not in ("cpu", "cuda"):
         raise TypeError(f"tensors of {name} must be on the CPU or a CUDA device; got {device}. Move them with .to('cpu').")
     for argument, value in (("v", v), ("x", x)):
-        if isinstance(value, Tensor) and value.is_complex():
-            raise TypeError(f"{argument} of {name} must be real; got {value.dtype}.")
-    tensors = [value if isinstance(value, Tensor) else torch.as_tensor(value, device=device) for value in (v, x)]
-    lists = [isinstance(value, list | tuple) for value in (v, x)]
-    dtype = torch.result_type(tensors[0] if lists[0] else v, tensors[1] if lists[1] else x)
+        if value.is_complex() if isinstance(value, Tensor) else np.iscomplexobj(value):
+            raise TypeError(f"{argument} of {name} must be real; got {getattr(value, 'dtype', 'complex numbers')}.")
+    dtype = torch.result_type(*given) if len(given) == 2 else given[0].dtype
     if dtype not in (torch.float32, torch.float64):
         dtype = torch.float32 if dtype.is_floating_point else torch.get_default_dtype()
+    tensors = [value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=dtype, device=device) for value in (v, x)]
     try:
         torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
     except RuntimeError:

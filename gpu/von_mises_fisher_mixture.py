@@ -203,7 +203,7 @@ class VonMisesFisherMixture(ClusterMixin, DensityMixin, BaseEstimator):
     def bic(self, X: Any) -> float:
         """Bayesian information criterion, 2 log likelihood subtracted: lower is better."""
         log_likelihood, count = self._log_likelihood(X)
-        return self._n_parameters() * math.log(count) - 2 * log_likelihood
+        return self._n_parameters() * math.log(count) - 2 * log_likelihood if count else math.nan
 
     def icl(self, X: Any) -> float:
         """Integrated completed likelihood (Biernacki, Celeux & Govaert 2000): BIC plus twice the entropy of the posteriors."""

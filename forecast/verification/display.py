@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from data_pipelines.variables import VARIABLES, Channel
 
@@ -90,6 +91,13 @@ def display_of(channel: Channel) -> Display:
     known = VARIABLES.get(channel.variable)
     title = channel.variable.replace("_", " ")
     return Display(units="" if known is None else known.units, title=title[:1].upper() + title[1:])
+
+
+def decimals_for(least: int, values: ArrayLike) -> int:
+    """Digits behind the point that show three figures of the largest of some values: `least`, or more where all are small."""
+    known = np.abs(np.asarray(values, dtype=float))
+    largest = known[np.isfinite(known)].max(initial=0.0)
+    return least if largest == 0 else max(least, 2 - int(np.floor(np.log10(largest))))
 
 
 def title_of(channel: Channel) -> str:

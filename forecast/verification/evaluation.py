@@ -160,7 +160,7 @@ def _left_out(contest: Contest, results: Results) -> list[str]:
 
 
 def _absent_leads(config: VerifyConfig, leads: np.ndarray) -> list[str]:
-    if positions_of(config.key_leads, leads):
+    if not config.key_leads or positions_of(config.key_leads, leads):
         return []
     there = ", ".join(f"{lead / np.timedelta64(1, 'h'):g}" for lead in leads[:8]) + (", ..." if leads.size > 8 else "")
     return [f"none of key_leads={config.key_leads} is a lead time that is scored; tables show others. There are {there} h."]

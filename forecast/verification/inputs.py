@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import warnings
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,15 +30,17 @@ from forecast.verification.layout import (
     GRID_NAMES,
     TRUTH_NAMES,
     lazily,
-    only_known_dimensions,
+    refuse_other_dimensions,
     rename,
     require,
     some,
+    without_single,
 )
 from forecast.verification.layout import VerificationError as VerificationError
 
 NETCDF = (".nc", ".nc4", ".netcdf", ".cdf")
 GRIB = (".grib", ".grib1", ".grib2", ".grb", ".grb2")
+OF_TRUTH = ("time", "number", "level", "latitude", "longitude")
 ORDER = ("time", "number", "prediction_timedelta", "level", "latitude", "longitude")
 LEAD_UNITS = {
     **dict.fromkeys(("hour", "hr", "h"), 3600),
@@ -85,18 +88,24 @@ def _open_all(path: str | Path, normalise: Callable[[xr.Dataset, str], xr.Datase
     except ValueError as error:
         raise VerificationError(
             f"the {len(files)} files {files[0]} ... {files[-1]} do not make one whole: {error}. Every file must hold the same "
-            f"variables of other initial times, lead times or members, or other variables of the same."
+            f"variables of other initial times, lead times or members (each member of all of these), or other variables of the "
+            f"same."
         ) from error
 
 
 def _members_apart(parts: list[xr.Dataset]) -> list[xr.Dataset]:
-    """Give files of one member each the dimension `number`; one and the same label in all of them says no member."""
-    names = [next((alias for alias in MEMBER_NAMES if alias in part.coords and part[alias].ndim == 0), None) for part in parts]
-    if None in names or len({part[name].item() for part, name in zip(parts, names, strict=True)}) < 2:
+    """Give files of one member each the dimension `number`; one and the same label in all files says no member."""
+    scalars = [
+        next((alias for alias in MEMBER_NAMES if alias in part.coords and part[alias].ndim == 0), None) for part in parts
+    ]
+    labels = {part[name].item() for part, name in zip(parts, scalars, strict=True) if name is not None}
+    if len(labels) < 2 and not any("number" in part.dims for part in parts):
         return parts
     return [
-        part.rename({name: "number"}).expand_dims("number").transpose(*ORDER, ..., missing_dims="ignore")
-        for part, name in zip(parts, names, strict=True)
+        part
+        if name is None or "number" in part.dims
+        else part.rename({name: "number"}).expand_dims("number").transpose(*ORDER, ..., missing_dims="ignore")
+        for part, name in zip(parts, scalars, strict=True)
     ]
 
 
@@ -140,7 +149,7 @@ def normalise_forecast(forecast: xr.Dataset, name: str = "forecast") -> xr.Datas
     """
     forecast = rename(_dataset(forecast, name), name, FORECAST_NAMES)
     require(forecast, ("time", "prediction_timedelta", "latitude", "longitude"), name, FORECAST_NAMES)
-    forecast = only_known_dimensions(forecast, ORDER, name)
+    forecast = without_single(forecast, ORDER)
     lead = forecast["prediction_timedelta"]
     if lead.dtype.kind in "iuf":
         forecast = forecast.assign_coords(prediction_timedelta=_hours_to_timedelta(lead, name))
@@ -172,7 +181,7 @@ def normalise_truth(truth: xr.Dataset, name: str = "truth") -> xr.Dataset:
 def _truth_in_layout(truth: xr.Dataset, name: str) -> xr.Dataset:
     truth = rename(_dataset(truth, name), name, TRUTH_NAMES)
     require(truth, ("time", "latitude", "longitude"), name, TRUTH_NAMES)
-    truth = only_known_dimensions(truth, [dim for dim in ORDER if dim != "prediction_timedelta"], name)
+    truth = without_single(truth, OF_TRUTH)
     return _ascending(_sort_grid(truth, name), "time", "M", name).transpose(*ORDER, ..., missing_dims="ignore")
 
 
@@ -233,33 +242,33 @@ def forecast_channels(forecast: xr.Dataset, truth: xr.Dataset, variables: Sequen
         wanted = tuple(dict.fromkeys(channel for found in named.values() for channel in found))
     absent = [channel for channel in wanted if not _holds(truth, channel)]
     if absent:
-        _refuse_other_names(absent, truth)
         both = [str(channel) for channel in wanted if channel not in absent]
         advice = f", or score what both have: variables=[{','.join(both)}]." if both else "."
         raise VerificationError(
             f"truth lacks {[str(channel) for channel in absent]}, which the forecast holds; truth has "
-            f"{[str(channel) for channel in channels_of(truth)]}. Build a truth that has them{advice}"
+            f"{[str(channel) for channel in channels_of(truth)]}. {_how_to_have(absent, forecast, truth)}{advice}"
         )
+    names = dict.fromkeys(channel.variable for channel in wanted)
+    refuse_other_dimensions(forecast, names, ORDER, "forecast")
+    refuse_other_dimensions(truth, names, OF_TRUTH, "truth")
     return wanted
 
 
-def _refuse_other_names(absent: Sequence[Channel], truth: xr.Dataset) -> None:
-    """Refuse names that the vocabulary does not have, and rain over other hours than truth's, and say what to do."""
-    unknown = sorted({channel.variable for channel in absent if channel.variable not in VARIABLES})
+def _how_to_have(absent: Sequence[Channel], forecast: xr.Dataset, truth: xr.Dataset) -> str:
+    """What to do about channels that truth lacks: unknown names, rain over other hours, or neither."""
+    unknown = [channel.variable for channel in absent if channel.variable not in VARIABLES]
     if unknown:
-        raise VerificationError(
-            f"the forecast's {unknown} are no names that are known here. Rename them to what they are, as "
-            f"ds.rename({{{unknown[0]!r}: ...}}); truth has {[str(channel) for channel in channels_of(truth)]}."
-        )
+        return f"{unknown[0]} is no name that is known here: rename it to what it is, as ds.rename({{{unknown[0]!r}: ...}})"
     for family in ("total_precipitation", "toa_incident_solar_radiation"):
         ours = [channel.variable for channel in absent if channel.variable.startswith(family)]
-        theirs = [str(name) for name in truth.data_vars if str(name).startswith(family)]
+        theirs = [str(name) for name in truth.data_vars if str(name).startswith(family) and name not in forecast]
         if ours and theirs:
-            raise VerificationError(
-                f"the forecast holds {ours[0]}, truth {theirs[0]}: sums over other hours. Make the forecast's the same and "
-                f"rename it {theirs[0]}; what is summed up since the initial time, by differences of lead times that lie so "
-                f"far apart, as ds.diff('step', label='upper') where the lead time is called step."
+            return (
+                f"{ours[0]} and {theirs[0]} are sums over other hours: make the forecast's the same and rename it {theirs[0]}; "
+                f"what is summed up since the initial time, by differences of lead times that lie so far apart, as "
+                f"ds.diff('step') where the lead time is called step"
             )
+    return "Build a truth that has them"
 
 
 def require_channels(dataset: xr.Dataset, channels: Sequence[Channel], name: str) -> None:
@@ -271,6 +280,8 @@ def require_channels(dataset: xr.Dataset, channels: Sequence[Channel], name: str
             f"{name} lacks {absent}; it has {list(map(str, dataset.data_vars))}{f' on levels {levels}' if levels else ''}. "
             f"Give one that has them, or score fewer with variables=[...]."
         )
+    if "latitude" in dataset.dims and "prediction_timedelta" in dataset.dims:
+        refuse_other_dimensions(dataset, dict.fromkeys(channel.variable for channel in channels), ORDER, name)
 
 
 def _holds(dataset: xr.Dataset, channel: Channel) -> bool:
@@ -387,15 +398,28 @@ def _ascending(dataset: xr.Dataset, coordinate: str, kind: str, name: str) -> xr
 
 
 def _to_dates(values: NDArray[Any]) -> str:
-    """How dates are made of what stands for them: 2026010500, "2026010500", or dates of another calendar."""
+    """How dates are made of what stands for them: 2026010500, "2026010500", hours since a date, dates of another calendar."""
     first = values.ravel()[0] if values.size else ""
     if hasattr(first, "calendar"):
+        if first.calendar == "360_day":
+            return "if you can: days of 30-day months are not those of truth"
         return f"as ds.convert_calendar('standard'), where its calendar ({first.calendar}) has the days of truth"
-    text = str(first)
-    form = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M"}.get(len(text)) if text.isdigit() else None
-    if form is not None:
-        return f"as ds.assign_coords(time=pandas.to_datetime(ds.time.astype(str), format='{form}')) under its name in your file"
+    text = str(first).removesuffix(".0")
+    form = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M"}.get(len(text), "") if text.isdigit() else ""
+    if form and _is_date(text, form):
+        numbers = "ds.time.astype(int).astype(str)" if values.dtype.kind in "iuf" else "ds.time.astype(str)"
+        return f"as ds.assign_coords(time=pandas.to_datetime({numbers}, format='{form}')) under its name in your file"
+    if values.dtype.kind in "iuf":
+        return "as xr.decode_cf(ds) after ds.time.attrs['units'] = 'hours since 1900-01-01', or what its numbers count"
     return "as ds.assign_coords(time=pandas.to_datetime(ds.time)) under its name in your file"
+
+
+def _is_date(text: str, form: str) -> bool:
+    try:
+        datetime.strptime(text, form)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_valid_time(forecast: xr.Dataset, name: str) -> xr.Dataset:

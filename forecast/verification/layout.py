@@ -5,7 +5,7 @@ Nothing is read here but coordinates.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ INITIAL_TIME_NAMES = (
 LEAD_NAMES = ("prediction_timedelta", "lead_time", "lead", "leadtime", *STEP_NAMES, "tau", "fhour")
 FORECAST_NAMES = {"time": INITIAL_TIME_NAMES, "prediction_timedelta": tuple(dict.fromkeys(LEAD_NAMES)), **GRID_NAMES}
 TRUTH_NAMES = {"time": ("time", "valid_time", "date"), **GRID_NAMES}
+ALONG_ANOTHER = ("time", "prediction_timedelta", "latitude", "longitude")  # may lie along dimensions of other names
 ONE_MAY_BE_SCALAR = ("time", "prediction_timedelta", "level")
 
 
@@ -50,7 +51,7 @@ def rename(dataset: xr.Dataset, name: str, names: Mapping[str, Sequence[str]]) -
         found = [alias for alias in dict.fromkeys((target, *known)) if alias in dataset.dims]
         if len(found) > 1:
             raise VerificationError(f"{name}: several names for one dimension: {sorted(found)}. Keep one of each.")
-        if not found:
+        if not found and target in ALONG_ANOTHER:
             dataset, found = _along_another(dataset, (target, *known), names)
         if found and found[0] not in dataset.coords:
             beside = [alias for alias in known if alias in dataset.coords and dataset[alias].dims == (found[0],)]
@@ -74,28 +75,33 @@ def _along_another(
     """Make a coordinate the dimension along which it lies, where that is none of its own: lead times along valid times."""
     taken = {dim for known in names.values() for dim in known}
     used = [dim for alias in taken if alias in dataset.coords for dim in dataset[alias].dims]
+    of_fields = {dim for array in dataset.data_vars.values() if array.ndim > 1 for dim in array.dims}
     for alias in aliases:
         if alias not in dataset.coords or dataset[alias].ndim != 1:
             continue
         dim = dataset[alias].dims[0]
-        if dim not in taken and used.count(dim) == 1:  # a list of stations has two along it, and so has a curved grid
+        if dim in of_fields - taken and used.count(dim) == 1:  # a list of stations has two along it, and so has a curved grid
             return dataset.swap_dims({dim: alias}), [alias]
     return dataset, []
 
 
-def only_known_dimensions(dataset: xr.Dataset, dims: Sequence[str], name: str) -> xr.Dataset:
-    """Drop dimensions of length 1 (the height of a temperature), refuse others than `dims` in fields on the grid."""
+def without_single(dataset: xr.Dataset, dims: Sequence[str]) -> xr.Dataset:
+    """Drop dimensions of length 1 other than `dims` of fields on the grid, as the height of a temperature."""
     fields = [array for array in dataset.data_vars.values() if {"latitude", "longitude"} <= set(array.dims)]
-    for dim in dict.fromkeys(dim for array in fields for dim in array.dims if dim not in dims):
-        if dataset.sizes[dim] == 1:
-            dataset = dataset.squeeze(dim, drop=True)
-            continue
-        held = [str(array.name) for array in fields if dim in array.dims]
-        raise VerificationError(
-            f"{name}: {held[0]} has the dimension {dim!r} of {dataset.sizes[dim]}, which is none of {', '.join(dims)}. If "
-            f"these are members, say so: ds.rename({{{dim!r}: 'number'}}); if not, choose one: ds.isel({dim}=0, drop=True)."
-        )
-    return dataset
+    single = {dim for array in fields for dim in array.dims if dim not in dims and dataset.sizes[dim] == 1}
+    return dataset.squeeze(list(single), drop=True) if single else dataset
+
+
+def refuse_other_dimensions(dataset: xr.Dataset, variables: Iterable[str], dims: Sequence[str], name: str) -> None:
+    """Refuse variables that are to be scored and have other dimensions than `dims`."""
+    for variable in variables:
+        for dim in dataset[variable].dims:
+            if dim not in dims:
+                raise VerificationError(
+                    f"{name}: {variable} has the dimension {dim!r} of {dataset.sizes[dim]}, which is none of "
+                    f"{', '.join(dims)}. If these are members, say so: ds.rename({{{dim!r}: 'number'}}); if not, choose one: "
+                    f"ds.isel({dim}=0, drop=True); or score others with variables=[...]."
+                )
 
 
 def _expand(dataset: xr.Dataset, coordinate: str, only_on_levels: bool) -> xr.Dataset:

@@ -45,10 +45,7 @@ def _gaps_of_truth(contest: Contest) -> Iterator[str]:
     for channel, field in zip(contest.channels, _read(contest.truth, contest.channels, time=[time])[0], strict=True):
         blank = float(np.isnan(field).mean())
         if 0 < blank < 1 and channel.variable not in OCEAN_VARIABLES:
-            yield (
-                f"truth holds no {channel} at {blank:.1%} of the grid points at {np.datetime64(time, 'h')}: scores are of the "
-                f"rest."
-            )
+            yield f"truth holds no {channel} at {blank:.1%} of the grid points at {np.datetime64(time, 'h')}."
 
 
 def _doubts_of(contest: Contest, name: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from data_pipelines.dates import first_moment
 from data_pipelines.variables import Channel
 from forecast.verification.config import VerifyConfig
 from forecast.verification.curves import draw_curves, draw_spectra
-from forecast.verification.display import display_of, label_of, lead_label, title_of
+from forecast.verification.display import decimals_for, display_of, label_of, lead_label, title_of
 from forecast.verification.evaluation import Verification
 from forecast.verification.inputs import VerificationError, stack
 from forecast.verification.maps import draw_maps
@@ -260,9 +260,7 @@ def _region_tables(found: Verification, leads: Sequence[int], regions: Sequence[
 
 
 def _row(name: str, values: np.ndarray, decimals: int, ours: bool) -> str:
-    known = np.abs(values[np.isfinite(values) & (values != 0)])
-    if known.size:  # three digits of the largest, in whatever units
-        decimals = max(decimals, 2 - int(np.floor(np.log10(known.max()))))
+    decimals = decimals_for(decimals, values)
     cells = "".join(f"<td>{'–' if not np.isfinite(value) else f'{value:.{decimals}f}'}</td>" for value in values)
     kind = ' class="ours"' if ours else ""
     return f"<tr{kind}><td>{html.escape(name)}</td>{cells}</tr>"

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from data_pipelines.variables import Channel
-from forecast.verification.display import display_of, label_of, lead_label, title_of
+from forecast.verification.display import decimals_for, display_of, label_of, lead_label, title_of
 from forecast.verification.evaluation import Verification
 from forecast.verification.tables import Target
 
@@ -62,6 +62,7 @@ def _draw_table(axes: Axes, found: Verification, channel: int, leads: Sequence[i
     label = contest.channels[channel]
     shown = display_of(label)
     names = contest.names
+    decimals = decimals_for(shown.decimals, rmse[:, list(leads), channel] * shown.scale)
     axes.set_xlim(-3.4, len(leads))
     axes.set_ylim(len(names) + 0.2, -2.0)
     axes.axis("off")
@@ -93,7 +94,7 @@ def _draw_table(axes: Axes, found: Verification, channel: int, leads: Sequence[i
             axes.add_patch(
                 Rectangle((column + 0.02, row + 0.03), 0.96, 0.94, facecolor=colour, edgecolor="#dddddd", linewidth=0.5)
             )
-            text = "–" if not np.isfinite(value) else f"{value:.{shown.decimals}f}{mark}"
+            text = "–" if not np.isfinite(value) else f"{value:.{decimals}f}{mark}"
             axes.text(column + 0.5, row + 0.52, text, fontsize=9, ha="center", va="center", fontweight=weight)
 
 

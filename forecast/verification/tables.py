@@ -11,7 +11,7 @@ import xarray as xr
 
 from forecast.verification.blocks import Contest
 from forecast.verification.config import TargetsConfig
-from forecast.verification.display import display_of, lead_label, title_of
+from forecast.verification.display import decimals_for, display_of, lead_label, title_of
 from forecast.verification.inputs import unstack
 from forecast.verification.metrics import DIMENSIONLESS, METRICS
 from forecast.verification.score import TRUTH, Results
@@ -230,9 +230,11 @@ def _judge_one(
     who = "every baseline" if strictly else best.replace("_", " ")
     best_note = f", best baseline {best.replace('_', ' ')}" if strictly else ""
     shown = display_of(label)
+    value = theirs * shown.scale
+    theirs_shown = f"{value:.{decimals_for(shown.decimals, value)}f} {shown.units}"
     return Target(
         f"{title_of(label)} at {lead_label(lead)}: RMSE {'below' if strictly else 'not above'} {who} "
-        f"({100 * (ours / theirs - 1):+.1f} % against {theirs * shown.scale:.{shown.decimals}f} {shown.units}{best_note})",
+        f"({100 * (ours / theirs - 1):+.1f} % against {theirs_shown}{best_note})",
         met,
     )
 

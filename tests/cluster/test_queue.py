@@ -128,6 +128,15 @@ def test_a_machine_with_slurms_commands_and_no_cluster_is_as_one_without(slurm, 
         refuse_queued(array(tmp_path / "out.zarr"))
 
 
+def test_a_job_with_nothing_left_to_make_asks_no_queue(slurm, array, tmp_path):
+    run_forecasts(here(array, tmp_path / "out.zarr"))
+    (slurm / "down").write_text("slurm_load_jobs error: Unable to contact slurm controller\n")
+    done = run_forecasts(array(tmp_path / "out.zarr", resume=True))
+    assert (done.made, done.forecasts) == (0, 4)
+    (slurm / "sbatch").unlink()
+    assert run_forecasts(array(tmp_path / "out.zarr", resume=True, cluster="slurm", workers=WorkersConfig())).made == 0
+
+
 def test_jobs_of_others_in_the_queue_are_nothing_to_us(slurm, array, tmp_path):
     (slurm / "queue").write_text("1 RUNNING (null)\n2 PENDING\n\n3 PENDING skysolve-0000000000000000\n")
     refuse_queued(array(tmp_path / "out.zarr"))

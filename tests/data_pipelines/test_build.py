@@ -142,7 +142,7 @@ def test_unfinished_copy_with_other_settings_is_kept_until_told(
         interrupted(patch, 3, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             build_analysis_store([source], out)
-    with pytest.raises(StoreError, match=r"an unfinished copy made with other settings .* restart=true"):
+    with pytest.raises(StoreError, match=r"an unfinished copy made with other settings, from changed .* restart=true"):
         build_analysis_store([source], out, Selection(variables=["msl"]))
     assert (tmp_path / "a.zarr.partial").exists()
     build_analysis_store([source], out, Selection(variables=["msl"]), Recipe(restart=True))

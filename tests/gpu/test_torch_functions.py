@@ -112,10 +112,14 @@ def test_half_precision_tensors_give_single_and_integers_the_default():
     assert log_iv(torch.tensor([1, 2]), torch.tensor([1, 2])).dtype == torch.get_default_dtype()
 
 
-@pytest.mark.parametrize("other", [[1.0, 2.0, 3.0], (1, 2, 3), np.array(2.0), np.float32(2), 2])
+@pytest.mark.parametrize("other", [[0.1, 2.3, 300.1], (1, 2, 3), np.array(0.1), np.float32(2), 0.1, 2])
 def test_lists_and_numbers_take_the_dtype_of_the_tensor(other):
     for dtype in (torch.float32, torch.float64):
         x = torch.tensor([0.5, 1.0, 7.0], dtype=dtype)
         got = log_iv(other, x)
         assert got.dtype == dtype
         np.testing.assert_array_equal(got.numpy(), log_iv(np.asarray(other, x.numpy().dtype), x.numpy()))
+        np.testing.assert_array_equal(log_iv(x, other).numpy(), log_iv(x.numpy(), np.asarray(other, x.numpy().dtype)))
+    assert log_iv([0.1, 0.2], torch.tensor(1.0, dtype=torch.float64)).dtype == torch.float64
+    with pytest.raises(TypeError, match="v of log_iv must be real; got complex"):
+        log_iv([1j], x)

@@ -375,3 +375,4 @@ def test_a_number_takes_the_precision_of_the_array_beside_it():
     assert VonMisesFisher(mean, 2.0).sample(2, rng=0).dtype == np.float32
     assert VonMisesFisher(mean, np.float64(2.0)).sample(2, rng=0).dtype == np.float64, "as NumPy promotes"
     assert VonMisesFisher(torch.from_numpy(mean), 2.0).sample(2, rng=0).dtype == torch.float32
+    assert VonMisesFisher(mean, 1e39).concentration == 1e39, "more than single precision holds"

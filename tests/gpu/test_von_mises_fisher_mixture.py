@@ -209,6 +209,7 @@ def test_features_without_a_direction_count_for_nothing():
     assert with_zeros.lower_bound_ == pytest.approx(without.lower_bound_, rel=1e-12)
     for criterion in ("score", "bic", "icl"):
         assert getattr(without, criterion)(holed) == pytest.approx(getattr(without, criterion)(x), rel=1e-12), criterion
+        assert math.isnan(getattr(without, criterion)(np.zeros((3, 4))))
     assert with_zeros.labels_.shape == (1000,)
     with pytest.raises(ValueError, match="n_samples=1 should be at least n_components=2, not counting zeros"):
         VonMisesFisherMixture(2).fit(np.eye(3)[:1].repeat(3, 0) * [[1], [0], [0]])

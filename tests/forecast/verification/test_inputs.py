@@ -83,7 +83,8 @@ def test_names_and_units_of_other_centres_become_the_vocabularys(made, tmp_path)
         assert dataset["msl"].variable._in_memory or not found["mean_sea_level_pressure"].variable._in_memory
         np.testing.assert_allclose(found["mean_sea_level_pressure"], pressure, rtol=2e-7)
         np.testing.assert_array_equal(found["vorticity"], made["vorticity"])
-    assert [str(channel) for channel in forecast_channels(found, found, ["msl"])] == ["mean_sea_level_pressure"]
+    analysis = found.isel(prediction_timedelta=0, drop=True)
+    assert [str(channel) for channel in forecast_channels(found, analysis, ["msl"])] == ["mean_sea_level_pressure"]
 
 
 def test_units_that_mean_something_else_and_two_names_of_one_variable_are_refused(made):
@@ -237,13 +238,17 @@ def test_unknown_dimensions_are_asked_to_be_renamed(made):
 
 def test_other_dimensions_of_fields_are_refused_and_those_of_length_one_are_dropped(truth, made):
     members = xr.concat([made, made + 1, made - 1], "perturbation")
+    whole = normalise_truth(truth)
     with pytest.raises(VerificationError, match=r"has the dimension 'perturbation' of 3.*rename\({'perturbation': 'number'}\)"):
-        normalise_forecast(members)
-    with pytest.raises(VerificationError, match=r"truth: .* has the dimension 'perturbation' of 3"):
-        normalise_truth(xr.concat([truth] * 3, "perturbation"))
-    with pytest.raises(VerificationError, match=r"truth: .* has the dimension 'prediction_timedelta'"):
-        normalise_truth(xr.concat([truth] * 3, "prediction_timedelta"))
+        forecast_channels(normalise_forecast(members), whole)
+    for dim in ("perturbation", "prediction_timedelta"):
+        with pytest.raises(VerificationError, match=f"truth: .* has the dimension '{dim}' of 3"):
+            forecast_channels(normalise_forecast(made), normalise_truth(xr.concat([truth] * 3, dim)))
+    with pytest.raises(VerificationError, match="rival: .* has the dimension 'perturbation'"):
+        require_channels(normalise_forecast(members), channels_of(whole), "rival")
     assert normalise_forecast(members.rename(perturbation="ensemble_member")).sizes["number"] == 3
+    soil = truth.assign(soil=truth["mean_sea_level_pressure"].expand_dims(depth=4))
+    assert len(forecast_channels(normalise_forecast(made), normalise_truth(soil))) == 2, "nobody scores it"
     high = made.expand_dims(height=[2.0]).assign(bounds=(("time", "edges"), np.zeros((4, 2))))
     xr.testing.assert_identical(normalise_forecast(high).drop_vars("bounds"), normalise_forecast(made))
 
@@ -255,6 +260,9 @@ def test_lead_times_along_valid_times_are_the_dimension(made):
     run = one.squeeze("time").assign_coords(valid_time=valid).rename(prediction_timedelta="step").swap_dims(step="valid_time")
     assert set(run.dims) >= {"valid_time"}
     xr.testing.assert_equal(normalise_forecast(run), normalise_forecast(one))
+    beside = made.assign_coords(pressure=("z", [1000.5, 2.25]), sample=("y", [1, 1])).assign(profile=("z", [0.0, 1.0]))
+    found = normalise_forecast(beside)
+    xr.testing.assert_equal(found["vorticity"].reset_coords(drop=True), normalise_forecast(made)["vorticity"])
 
 
 def test_points_in_a_list_are_no_grid(made):
@@ -274,6 +282,10 @@ def test_hours_are_read_in_any_spelling(made, units):
     [
         (np.arange(2026010400, 2026010404), "format='%Y%m%d%H'"),
         (np.array(["20260104", "20260105", "20260106", "20260107"]), "format='%Y%m%d'"),
+        (np.arange(1104504.0, 1104508.0), "decode_cf.*hours since"),
+        (np.arange(2026010400.0, 2026010404.0), "astype\\(int\\).astype\\(str\\), format='%Y%m%d%H'"),
+        (np.arange(1767225600, 1767225604), "decode_cf.*hours since"),
+        (xr.date_range("2026-01-04", periods=4, calendar="360_day", use_cftime=True).values, "not those of truth"),
         (xr.date_range("2026-01-04", periods=4, calendar="noleap", use_cftime=True).values, "convert_calendar.*noleap"),
     ],
 )
@@ -281,8 +293,9 @@ def test_advice_on_dates_is_of_what_came_and_works(made, values, how):
     with pytest.raises(VerificationError, match=f"time must hold dates.*{how}"):
         normalise_forecast(made.assign_coords(time=values))
     if "format" in how:
-        dates = pandas.to_datetime(made.assign_coords(time=values).time.astype(str), format=how.split("'")[1])
-        assert dates[0] == pandas.Timestamp("2026-01-04")
+        numbers = made.assign_coords(time=values).time
+        numbers = numbers.astype(int) if values.dtype.kind == "f" else numbers
+        assert pandas.to_datetime(numbers.astype(str), format=how.split("'")[1])[0] == pandas.Timestamp("2026-01-04")
 
 
 def test_members_of_the_same_label_are_refused(made):
@@ -301,11 +314,15 @@ def test_unknown_names_and_rain_over_other_hours_are_told_what_to_do(truth, made
     pressure = made["mean_sea_level_pressure"]
     truth = normalise_truth(truth.assign(total_precipitation_6hr=truth["mean_sea_level_pressure"].drop_attrs() * 0))
     theirs = normalise_forecast(made.assign(APCP=pressure))
-    with pytest.raises(VerificationError, match=r"the forecast's \['APCP'\] are no names .* ds.rename\({'APCP': ...}\)"):
+    advice = r"APCP is no name .* ds.rename\({'APCP': ...}\), or score what both have: variables=\["
+    with pytest.raises(VerificationError, match=advice):
         forecast_channels(theirs, truth)
     rain = normalise_forecast(made.assign(tp=pressure.drop_attrs() * 0))
-    with pytest.raises(VerificationError, match="holds total_precipitation, truth total_precipitation_6hr: sums over other"):
+    with pytest.raises(VerificationError, match="total_precipitation and total_precipitation_6hr are sums over other hours"):
         forecast_channels(rain, truth)
+    both = normalise_forecast(made.assign(tp6=pressure.drop_attrs() * 0, tp24=pressure.drop_attrs() * 0))
+    with pytest.raises(VerificationError, match=r"Build a truth that has them, or score what both have: .*_6hr"):
+        forecast_channels(both, truth)
     heights = made[["vorticity"]].rename(vorticity="zg").drop_attrs()
     found = normalise_forecast(heights)["geopotential"]
     np.testing.assert_allclose(found, normalise_forecast(made)["vorticity"] * 9.80665, rtol=1e-6)
@@ -317,6 +334,9 @@ def test_files_of_one_member_each_are_one_ensemble(made, tmp_path):
     found = open_forecast(tmp_path / "*.nc")
     wanted = normalise_forecast(xr.concat([made + member for member in range(3)], xr.DataArray(range(3), dims="number")))
     xr.testing.assert_equal(found, wanted)
+    made.assign_coords(number=9).to_netcdf(tmp_path / "x_control.nc")
+    found.rename(number="realization").drop_encoding().to_netcdf(tmp_path / "x_perturbed.nc")
+    assert open_forecast(tmp_path / "x_*.nc")["number"].values.tolist() == [0, 1, 2, 9]
     for place in range(4):
         made.isel(time=[place]).assign_coords(realization=0).to_netcdf(tmp_path / f"control_{place}.nc")
     assert "number" not in open_forecast(tmp_path / "control_*.nc").dims, "one label for all says no member"

@@ -130,7 +130,7 @@ def test_missed_targets_are_told(stores):
     theirs = float(missed.scores["mean_sea_level_pressure"].sel(forecast="short", metric="rmse", region="global")[3]) / 100
     pressure = next(target.text for target in missed.targets if "pressure" in target.text)
     assert pressure.startswith("Mean sea level pressure at 1 d: RMSE not above short (+")
-    assert f"% against {theirs:.2f} hPa)" in pressure, "in the units of the table above"
+    assert f"% against {theirs:.3f} hPa)" in pressure, "in the units of the table above"
     texts = [text.get_text() for text in draw_scorecard(missed, [0, 3]).texts]
     assert any("missed" in text for text in texts)
     assert any("not above short" in text for text in texts)
