@@ -255,6 +255,14 @@ def is_complete(path: str | Path, layout: ForecastLayout, initial_time: np.datet
     return bool(repeated(lambda: np.asarray(marks[place]).item(), what=f"reading {redacted(path)}"))
 
 
+def _open_forecasts(path: str | Path) -> zarr.Group:
+    """Open a store for reading, and refuse one that holds no forecasts."""
+    group = _open_group(path, "r")
+    if group.attrs.get("contract") != CONTRACT:
+        raise StoreError(f"{redacted(path)} is no forecast store, so no job can go on with it. Choose another out=.")
+    return group
+
+
 def missing_forecasts(path: str | Path) -> list[tuple[np.datetime64, int | None]]:
     """List the forecasts (initial time, member) that are not complete, in order.
 
@@ -263,7 +271,7 @@ def missing_forecasts(path: str | Path) -> list[tuple[np.datetime64, int | None]
     StoreError
         If there is no forecast store at `path`.
     """
-    group = _open_group(path, "r")
+    group = _open_forecasts(path)
     times = np.datetime64("1900-01-01", "h") + _read(group, "time").astype("timedelta64[h]")
     members: list[int | None] = [int(number) for number in _read(group, "number")] if "number" in group else [None]
     complete = _read(group, "complete").reshape(len(times), len(members))
@@ -277,9 +285,7 @@ def missing_forecasts(path: str | Path) -> list[tuple[np.datetime64, int | None]
 
 def check_same_job(path: str | Path, layout: ForecastLayout, attributes: Mapping[str, Any]) -> None:
     """Raise StoreError that tells the first difference between a store and the job that would fill it further, if any."""
-    group = _open_group(path, "r")
-    if group.attrs.get("contract") != CONTRACT:
-        raise StoreError(f"{redacted(path)} is no forecast store, so no job can go on with it. Choose another out=.")
+    group = _open_forecasts(path)
     for name, values in layout.coordinates().items():
         if name not in group or not np.array_equal(_read(group, name), values):
             raise StoreError(_differs(path, name, _span(_read(group, name)) if name in group else "none", _span(values)))

@@ -97,7 +97,7 @@ def test_a_network_whose_name_is_a_path_is_refused(folder, name, tmp_path, marke
     (tmp_path / "evil.py").write_text(f"open({str(marker)!r}, 'w')")
     values = json.loads((folder / "checkpoint.json").read_text())
     (folder / "checkpoint.json").write_text(json.dumps(values | {"model": name}))
-    with pytest.raises(CheckpointError, match="names the network .*evil'; this version of skysolve has"):
+    with pytest.raises(CheckpointError, match="names the network .*evil'; known here are"):
         load_checkpoint(folder)
     assert not marker.exists()
 

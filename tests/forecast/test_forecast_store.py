@@ -10,6 +10,7 @@ from zarr.storage import LocalStore
 
 from data_pipelines.store import StoreError
 from forecast.forecast_store import (
+    CONTRACT,
     ForecastLayout,
     check_same_job,
     create_forecast_store,
@@ -232,10 +233,12 @@ def test_another_kind_of_store_is_refused(tmp_path):
         open_forecast_store(tmp_path / "other.zarr")
     with pytest.raises(StoreError, match="is no forecast store, so no job can go on with it"):
         check_same_job(tmp_path / "other.zarr", layout(), {})
+    with pytest.raises(StoreError, match="is no forecast store, so no job can go on with it"):
+        missing_forecasts(tmp_path / "other.zarr")
 
 
 def test_an_array_that_is_a_group_is_told(tmp_path):
-    zarr.create_group(tmp_path / "other.zarr").create_group("time")
+    zarr.create_group(tmp_path / "other.zarr", attributes={"contract": CONTRACT}).create_group("time")
     with pytest.raises(StoreError, match="time must be an array; it is a Group"):
         missing_forecasts(tmp_path / "other.zarr")
 
