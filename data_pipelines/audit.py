@@ -23,7 +23,7 @@ from data_pipelines.combine import grid_text
 from data_pipelines.contracts import WAVES, contract_of
 from data_pipelines.standardise import LEFT_OUT, NOTES
 from data_pipelines.store import StoreError
-from data_pipelines.variables import OCEAN_VARIABLES, VARIABLES, Channel
+from data_pipelines.variables import ACCUMULATED, OCEAN_VARIABLES, VARIABLES, Channel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,25 +41,21 @@ FINDINGS = {
     "regional": "the grid does not reach around the globe",
 }
 # These are uniform in nature now and then, or change more slowly than the time step.
-_MAY_BE_UNIFORM = OCEAN_VARIABLES | {
-    "mask",
-    "wave_speed",
-    "snow_depth",
-    "total_cloud_cover",
-    "fraction_of_cloud_cover",
-    "specific_cloud_ice_water_content",
-    "specific_cloud_liquid_water_content",
-    "specific_rain_water_content",
-    "specific_snow_water_content",
-    "total_precipitation",
-    "total_precipitation_6hr",
-    "total_precipitation_12hr",
-    "total_precipitation_24hr",
-    "toa_incident_solar_radiation",
-    "toa_incident_solar_radiation_6hr",
-    "toa_incident_solar_radiation_12hr",
-    "toa_incident_solar_radiation_24hr",
-}
+_MAY_BE_UNIFORM = (
+    OCEAN_VARIABLES
+    | ACCUMULATED
+    | {
+        "mask",
+        "wave_speed",
+        "snow_depth",
+        "total_cloud_cover",
+        "fraction_of_cloud_cover",
+        "specific_cloud_ice_water_content",
+        "specific_cloud_liquid_water_content",
+        "specific_rain_water_content",
+        "specific_snow_water_content",
+    }
+)
 # What is kept of every field of a channel, and of all fields of a channel in a block: one column each.
 _FIELD = np.dtype([("low", "f4"), ("high", "f4"), ("missing", "i4"), ("checksum", "u4")])
 _BLOCK = np.dtype([("sum", "f8"), ("weight", "f8"), ("north_minus_south", "f8")])

@@ -156,6 +156,9 @@ _TABLE: tuple[Variable, ...] = (
 VARIABLES: Mapping[str, Variable] = MappingProxyType({variable.name: variable for variable in _TABLE})
 _CANONICAL_ORDER = {name: position for position, name in enumerate(VARIABLES)}
 
+# Variables whose values are sums over hours: rain and radiation.
+ACCUMULATED = frozenset(name for name, variable in VARIABLES.items() if variable.accumulation_hours != 0)
+
 # Pressure levels [hPa] of WeatherBench 2's headline data (Rasp et al. 2024, doi:10.1029/2023MS004019) and of PuYun.
 THIRTEEN_LEVELS = (50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000)
 
@@ -195,7 +198,7 @@ OCEAN_VARIABLES = frozenset(
 )
 
 # What cannot be negative, and what is a part of a whole: analyses hold such values exactly, networks overshoot them.
-_NON_NEGATIVE = frozenset(
+_NON_NEGATIVE = ACCUMULATED | frozenset(
     {
         "specific_humidity",
         "relative_humidity",
@@ -214,14 +217,6 @@ _NON_NEGATIVE = frozenset(
         "volumetric_soil_water_layer_2",
         "volumetric_soil_water_layer_3",
         "volumetric_soil_water_layer_4",
-        "total_precipitation",
-        "total_precipitation_6hr",
-        "total_precipitation_12hr",
-        "total_precipitation_24hr",
-        "toa_incident_solar_radiation",
-        "toa_incident_solar_radiation_6hr",
-        "toa_incident_solar_radiation_12hr",
-        "toa_incident_solar_radiation_24hr",
         "significant_height_of_combined_wind_waves_and_swell",
         "significant_height_of_wind_waves",
         "significant_height_of_total_swell",

@@ -55,7 +55,7 @@ def run_on_dask(
     Raises
     ------
     ForecastError
-        If dask is not installed, the scheduler cannot be reached, or a batch failed on a worker.
+        If the scheduler cannot be reached, or a batch failed on a worker.
     UnfinishedError
         If a worker of this machine died while it started.
     """

@@ -50,6 +50,11 @@ def _log_sum_exp(xp: Any, joint: Any) -> Any:
     return top + xp.log(xp.exp(joint - top[:, None]).sum(1))
 
 
+def _posterior(joint: Any) -> Any:
+    xp = backend.namespace_of(joint)
+    return xp.exp(joint - _log_sum_exp(xp, joint)[:, None])
+
+
 def _one_hot(xp: Any, labels: Any, count: int, like: Any) -> Any:
     """Shares of 1 and 0, shape (n_samples, count)."""
     columns = xp.arange(count, device=like.device) if xp.__name__ == "torch" else xp.arange(count)
@@ -174,9 +179,7 @@ class VonMisesFisherMixture(ClusterMixin, DensityMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> Any:
         """Posterior of each component, shape (n_samples, n_components)."""
-        joint = self._joint(self._fitted_directions(X))
-        xp = backend.namespace_of(joint)
-        return xp.exp(joint - _log_sum_exp(xp, joint)[:, None])
+        return _posterior(self._joint(self._fitted_directions(X)))
 
     def score_samples(self, X: Any) -> Any:
         """Log density of each feature's direction, shape (n_samples,)."""
@@ -207,14 +210,16 @@ class VonMisesFisherMixture(ClusterMixin, DensityMixin, BaseEstimator):
 
     def icl(self, X: Any) -> float:
         """Integrated completed likelihood (Biernacki, Celeux & Govaert 2000): BIC plus twice the entropy of the posteriors."""
-        posterior = backend.as_float64(self.predict_proba(X))
+        features = self._fitted_directions(X)
+        posterior = backend.as_float64(_posterior(self._joint(features[_has_direction(features)])))
         xp = backend.namespace_of(posterior)
-        directed = _has_direction(self._fitted_directions(X))
-        entropy = -float((posterior * xp.log(xp.where(posterior > 0, posterior, 1)))[directed].sum())
+        entropy = -float((posterior * xp.log(xp.where(posterior > 0, posterior, 1))).sum())
         return self.bic(X) + 2 * entropy
 
     def _log_likelihood(self, X: Any) -> tuple[float, int]:
-        logs = self.score_samples(X)[_has_direction(self._fitted_directions(X))]
+        features = self._fitted_directions(X)
+        joint = self._joint(features[_has_direction(features)])
+        logs = _log_sum_exp(backend.namespace_of(joint), joint)
         return float(logs.sum()), int(logs.shape[0])
 
     def _n_parameters(self) -> int:

@@ -156,9 +156,7 @@ def normalise_forecast(forecast: xr.Dataset, name: str = "forecast") -> xr.Datas
     forecast = _sort_grid(forecast, name)
     forecast = _ascending(_ascending(forecast, "time", "M", name), "prediction_timedelta", "m", name)
     if "number" in forecast.coords:
-        labels, counts = np.unique(forecast["number"].values, return_counts=True)
-        if (counts > 1).any():
-            raise VerificationError(f"{name}: number holds {some(labels[counts > 1])} twice. Remove the duplicates.")
+        _refuse_twice(forecast, "number", name)
     return _check_valid_time(forecast, name).transpose(*ORDER, ..., missing_dims="ignore")
 
 
@@ -391,10 +389,16 @@ def _ascending(dataset: xr.Dataset, coordinate: str, kind: str, name: str) -> xr
         raise VerificationError(
             f"{name}: {coordinate} must hold {wanted}; got {values.dtype}, {some(values)}. Convert it, {how}."
         )
-    unique, counts = np.unique(values, return_counts=True)
-    if unique.size != values.size:
-        raise VerificationError(f"{name}: {coordinate} holds {some(unique[counts > 1])} twice. Remove the duplicates.")
+    unique = _refuse_twice(dataset, coordinate, name)
     return dataset if np.array_equal(unique, values) else dataset.isel({coordinate: as_slice(np.argsort(values))})
+
+
+def _refuse_twice(dataset: xr.Dataset, coordinate: str, name: str) -> NDArray[Any]:
+    """Refuse a coordinate that holds a value more than once; give its values, sorted."""
+    unique, counts = np.unique(dataset[coordinate].values, return_counts=True)
+    if (counts > 1).any():
+        raise VerificationError(f"{name}: {coordinate} holds {some(unique[counts > 1])} twice. Remove the duplicates.")
+    return unique
 
 
 def _to_dates(values: NDArray[Any]) -> str:

@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float32
 
 from data_pipelines.selection import select
-from data_pipelines.variables import OCEAN_VARIABLES, VARIABLES, Channel, Variable
+from data_pipelines.variables import ACCUMULATED, OCEAN_VARIABLES, VARIABLES, Channel, Variable
 from forecast.verification.blocks import Contest
 from forecast.verification.inputs import stack
 
@@ -61,7 +61,7 @@ def _doubts_of(contest: Contest, name: str) -> Iterator[str]:
     for place, channel in enumerate(contest.channels):
         yield from _other_scale(channel, fields[place], truth[place])
         yield from _other_place(contest, channel, fields[place], truth)
-        if VARIABLES.get(channel.variable) is not None and VARIABLES[channel.variable].accumulation_hours != 0:
+        if channel.variable in ACCUMULATED:
             later = np.flatnonzero(sample.inside[init] & np.isin(sample.leads, forecast["prediction_timedelta"].values))
             yield from _summed_up(contest, channel, name, init, later)
 
