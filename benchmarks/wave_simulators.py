@@ -92,8 +92,9 @@ def folder_of(form: str, seed: int) -> Path:
 
 def make_data() -> None:
     """Simulate the draws that are not there."""
+    from data_pipelines.simulation_workers import DaskConfig
     from data_pipelines.sources.finite_element_waves import WaveConfig
-    from data_pipelines.wave_ensemble import DaskConfig, build_wave_store
+    from data_pipelines.wave_ensemble import build_wave_store
 
     for draw, settings in DRAWS.items():
         if not store_of(draw).exists():

@@ -13,10 +13,11 @@ from __future__ import annotations
 import glob
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from configs.compose import entry
 from data_pipelines.audit import Audit
@@ -26,12 +27,13 @@ from data_pipelines.combine import Join
 from data_pipelines.finite_elements.mesh_results import is_mesh_result
 from data_pipelines.locations import beside, is_url
 from data_pipelines.sample import sample_sources
+from data_pipelines.simulation_workers import DaskConfig
 from data_pipelines.sources import Selection
 from data_pipelines.sources.finite_element_waves import WaveConfig
 from data_pipelines.sources.mesh_results import MeshResultsConfig
-from data_pipelines.sources.simulated_atmosphere import SimulationConfig, simulate
+from data_pipelines.sources.simulated_atmosphere import SimulationConfig, simulate_all
 from data_pipelines.standardise import SourceError
-from data_pipelines.wave_ensemble import DaskConfig, build_wave_store, build_wave_store_of_results
+from data_pipelines.wave_ensemble import build_wave_store, build_wave_store_of_results
 
 SAMPLE, SIMULATED, WAVES = "sample", "simulated", "finite_element_waves"
 
@@ -83,7 +85,9 @@ class BuildStoreConfig:
     def recipe(self) -> Recipe:
         """What to make of it."""
         join: Join = "inner" if self.join == "inner" else "exact"
-        return Recipe(tuple(self.derive), self.grid, self.compression, join, tuple(self.allow), self.attributes, self.restart)
+        gaps = ["gaps"] if SIMULATED in self.source and self.simulated.runs > 1 else []  # between the runs
+        allow = tuple(dict.fromkeys([*self.allow, *gaps]))
+        return Recipe(tuple(self.derive), self.grid, self.compression, join, allow, self.attributes, self.restart)
 
 
 def build(config: BuildStoreConfig, console: Console) -> Audit:
@@ -172,12 +176,14 @@ def _sources(config: BuildStoreConfig, bar: Progress) -> list[str | Path]:
         elif source == SIMULATED and not Path(source).exists():
             folder = Path(config.simulated_folder) if config.simulated_folder else beside(config.out, ".months")
             task = bar.add_task("simulated months", total=config.simulated.months)
-            for month in simulate(folder, config.simulated):
-                bar.advance(task)
-                sources.append(month)
+            sources += simulate_all(folder, config.simulated, config.dask, partial(_show, bar, task))
         else:
             sources.append(source)
     return sources
+
+
+def _show(bar: Progress, task: TaskID, completed: int) -> None:
+    bar.update(task, completed=completed)
 
 
 @entry(BuildStoreConfig, "data_pipelines/build_store", lists=("source", "variables", "levels", "derive", "allow"))

@@ -12,10 +12,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from data_pipelines.audit import FORMAT, Audit, Auditor, BlockReport
 from data_pipelines.errors import StoreError
 from data_pipelines.finite_elements.errors import FiniteElementError
 from data_pipelines.locations import beside, is_url
+from data_pipelines.simulation_workers import DaskConfig, spread
 from data_pipelines.sources.finite_element_waves import WaveConfig, simulate, wave_template
 from data_pipelines.sources.mesh_results import MeshResultsConfig, ensemble_of
 from data_pipelines.store import (
@@ -54,33 +54,6 @@ MEASURED = {
     "prepare_seconds": ("s", "duration of mesh, assembly and preparation"),
     "solve_seconds": ("s", "duration of marching and sampling, one thread"),
 }
-
-
-@dataclass
-class DaskConfig:
-    """Where simulations run.
-
-    Attributes
-    ----------
-    workers
-        Processes; 1 and no scheduler: this one, without dask.
-    scheduler
-        null (processes of this machine), the address of a running dask scheduler (tcp://...), or slurm.
-    queue, walltime, memory
-        Of a Slurm job, which is one worker.
-    """
-
-    workers: int = 1
-    scheduler: str | None = None
-    queue: str | None = None
-    walltime: str = "01:00:00"
-    memory: str = "4GB"
-
-    def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise StoreError(f"dask.workers must be at least 1; got {self.workers}.")
-        if self.scheduler not in (None, "slurm") and "://" not in str(self.scheduler):
-            raise StoreError(f"dask.scheduler must be null, slurm or an address (tcp://host:port); got {self.scheduler!r}.")
 
 
 def build_wave_store(
@@ -217,8 +190,11 @@ class Ensemble:
     ) -> Audit:
         """Make all samples that have no mark, and finish."""
         self.prepare(restart)
+        todo, total = self.missing(), len(self.samples)
         with self.closing():
-            _run(self, simulation, dask, progress)
+            for done, _ in enumerate(spread(partial(self.make, simulation=simulation), todo, dask), total - len(todo) + 1):
+                if progress is not None:
+                    progress(done, total)
         return self.finish(allow)
 
     def missing(self) -> list[int]:
@@ -289,53 +265,3 @@ def _write_whole(path: Path, text: str) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
-
-
-def _run(ensemble: Ensemble, simulation: Simulate, dask: DaskConfig, progress: Progress | None) -> None:
-    todo, total = ensemble.missing(), len(ensemble.samples)
-    task = partial(ensemble.make, simulation=simulation)
-    made = map(task, todo) if dask.workers == 1 and dask.scheduler is None else _on_cluster(task, todo, dask)
-    for done, _ in enumerate(made, total - len(todo) + 1):
-        if progress is not None:
-            progress(done, total)
-
-
-def _on_cluster(task: Callable[[int], int], todo: Sequence[int], dask: DaskConfig) -> Iterator[int]:
-    """Run tasks on dask workers, a few ahead of those that are done; the first that fails ends it."""
-    try:
-        from distributed import as_completed
-    except ImportError as error:
-        raise ImportError(
-            "several workers need the package distributed; install it with: pip install 'skysolve[cluster]', or set "
-            "dask.workers=1."
-        ) from error
-    with _client(dask, len(todo)) as client:
-        for future in as_completed(client.map(task, todo, pure=False, retries=0)):
-            yield future.result()
-
-
-@contextmanager
-def _client(dask: DaskConfig, tasks: int) -> Iterator[Any]:
-    from distributed import Client, LocalCluster
-
-    if dask.scheduler not in (None, "slurm"):
-        with Client(dask.scheduler) as client:
-            yield client
-        return
-    workers = max(1, min(dask.workers, tasks))
-    cluster: Any = _slurm(dask, workers) if dask.scheduler == "slurm" else None
-    cluster = cluster or LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
-    with cluster, Client(cluster) as client:
-        yield client
-
-
-def _slurm(dask: DaskConfig, workers: int) -> Any:
-    try:
-        jobqueue: Any = import_module("dask_jobqueue")  # has types in some versions, and none in others
-    except ImportError as error:
-        raise ImportError(
-            "dask.scheduler=slurm needs the package dask-jobqueue; install it with: pip install 'skysolve[cluster]'"
-        ) from error
-    cluster = jobqueue.SLURMCluster(queue=dask.queue, cores=1, processes=1, memory=dask.memory, walltime=dask.walltime)
-    cluster.scale(jobs=workers)
-    return cluster

@@ -6,14 +6,16 @@ month, brings the fields to pressure levels and onto a regular grid, and names t
 does. Everything written here says that it is simulated, never observed.
 
 A month is one NetCDF file and one model checkpoint beside it, so an interrupted simulation goes on
-from the last finished month.
+from the last finished month. A month must wait for the one before it; so what is spread over workers are `runs`, simulations
+that have nothing to do with each other and follow each other in time, with a gap between.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,8 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.constants import GRAVITY
+from data_pipelines.errors import StoreError
+from data_pipelines.simulation_workers import DaskConfig, spread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,10 +60,12 @@ class SimulationConfig:
 
     `months` are of 30 days. `spin_up_days` are integrated and thrown away: from isothermal rest the
     model needs about two months until storms look like storms. `seed` shifts the length of the spin-up by
-    whole days: the atmosphere is chaotic, so another seed is another weather.
+    whole days: the atmosphere is chaotic, so another seed is another weather. `runs` share the months equally; each spins up by
+    itself with a seed of its own, and its record begins when that of the run before has ended and a spin-up has passed.
     """
 
     months: int = 12
+    runs: int = 1
     spin_up_days: int = 90
     start: str = "2000-10-01"
     seed: int = 0
@@ -76,6 +82,11 @@ class SimulationConfig:
             raise ValueError(f"variables {unknown} cannot be simulated; choose from {sorted(known)}.")
         if self.months < 1:
             raise ValueError(f"months must be at least 1; got {self.months}.")
+        if self.runs < 1 or self.months % self.runs:
+            raise ValueError(
+                f"runs must be at least 1 and share months equally; got {self.runs} for {self.months} months. Make months a "
+                "multiple of runs."
+            )
         if self.longitudes % 2 or self.latitudes < 8:
             raise ValueError(
                 f"the grid needs an even number of longitudes and at least 8 latitudes; got {self.latitudes} x "
@@ -84,15 +95,84 @@ class SimulationConfig:
         if not self.levels and set(self.variables) & set(LEVEL_VARIABLES):
             raise ValueError("levels is empty, but a variable on pressure levels was asked for; name levels in hPa.")
 
+    @property
+    def apart(self) -> list[SimulationConfig]:
+        """Every run by itself."""
+        months = self.months // self.runs
+        # Runs of the next seed spin up for a day longer: what follows cannot touch what came before.
+        days = self.spin_up_days + months * DAYS_PER_FILE + 1
+        return [
+            replace(
+                self, months=months, runs=1, seed=self.seed + run,
+                start=str(np.datetime64(self.start, "D") + np.timedelta64(run * days, "D")),
+            )
+            for run in range(self.runs)
+        ]  # fmt: skip
+
+
+def simulate_all(
+    folder: Path, config: SimulationConfig, dask: DaskConfig | None = None, progress: Callable[[int], None] | None = None
+) -> list[Path]:
+    """Simulate all months of all runs into `folder`, several runs at once where `dask` says so.
+
+    Parameters
+    ----------
+    folder
+        Where months and checkpoints are kept; what is there is not computed again.
+    config
+        What to simulate.
+    dask
+        Where to run; one run after the other in this process by default.
+    progress
+        Called with the number of months that are there.
+
+    Returns
+    -------
+    The months' NetCDF files in the order of their times.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a checkpoint is missing that the simulation must go on from.
+    StoreError
+        If months of other settings are in the way.
+    ImportError
+        If the package jcm is missing.
+    """
+    files = [months_of(folder, run) for run in config.apart]
+
+    def look() -> None:
+        if progress is not None:
+            progress(sum(month.exists() for months in files for month in months))
+
+    if dask is None or dask.is_here:
+        for run in config.apart:
+            for _ in simulate(folder, run):
+                look()
+    else:
+        for _ in spread(partial(_simulate_one, folder, config), range(config.runs), dask, look):
+            look()
+    return [month for months in files for month in months]
+
+
+def _simulate_one(folder: Path, config: SimulationConfig, run: int) -> None:
+    for _ in simulate(folder, config.apart[run]):
+        pass
+
+
+def months_of(folder: Path, config: SimulationConfig) -> list[Path]:
+    """The files of one run, whether they are there or not."""
+    return [folder / f"simulated_{config.seed:02d}_{month:04d}.nc" for month in range(config.months)]
+
 
 def simulate(folder: Path, config: SimulationConfig) -> Iterator[Path]:
-    """Simulate month by month into `folder`, yielding each month's NetCDF file when it is complete.
+    """Simulate one run month by month into `folder`, yielding each month's NetCDF file when it is complete.
 
     Files that exist are yielded without being computed again; the model goes on from the checkpoint
     beside the last of them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"simulated_{config.seed:02d}_{month:04d}.nc" for month in range(config.months)]
+    files = months_of(folder, config)
     checkpoint = folder / f"simulated_{config.seed:02d}.checkpoint"
     done = 0
     while done < len(files) and (files[done].exists() or _rescue(files[done], checkpoint)):
@@ -162,7 +242,13 @@ class _Model:
             from jcm.checkpoint import load_checkpoint
 
             self.model.bootstrap_state()
-            load_checkpoint(self.model, checkpoint)
+            try:
+                load_checkpoint(self.model, checkpoint)
+            except ValueError as error:  # jcm compares start and step
+                raise StoreError(
+                    f"{checkpoint} is of a simulation with another start ({error}). The start of later runs follows from "
+                    "months, runs and spin_up_days: give those that made it, or another simulated_folder."
+                ) from error
         else:
             spin_up = config.spin_up_days + config.seed
             self.model.run(forcing=self.forcing, save_interval=spin_up, total_time=spin_up)

@@ -13,6 +13,7 @@ import xarray as xr
 from configs.compose import compose
 from data_pipelines import build_store
 from data_pipelines.build_store import BuildStoreConfig
+from data_pipelines.sources import simulated_atmosphere
 from data_pipelines.sources.simulated_atmosphere import SimulationConfig
 from data_pipelines.store import open_analysis, open_waves
 from tests.helpers.raw_layouts import cds_new
@@ -84,18 +85,17 @@ def test_refusal_is_one_line(command: Command, tmp_path: Path, arguments: tuple[
 
 
 def test_simulated_atmosphere_is_a_source(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The simulation itself needs the package jcm; here months come from a stand-in that writes what it would."""
+    """The simulation itself needs the package jcm; here months of a day come from a stand-in that writes what it would."""
 
     def months(folder: Path, config: SimulationConfig) -> Iterator[Path]:
-        assert (config.months, config.seed) == (2, 3)
-        folder.mkdir(parents=True)
-        (folder / "simulated_03.checkpoint").write_text("")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"simulated_{config.seed:02d}.checkpoint").write_text("")
         for month in range(config.months):
-            data = simulated(month)
-            data.to_netcdf(folder / f"simulated_03_{month:04d}.nc")
-            yield folder / f"simulated_03_{month:04d}.nc"
+            file = folder / f"simulated_{config.seed:02d}_{month:04d}.nc"
+            simulated(np.datetime64(config.start) + month).to_netcdf(file)
+            yield file
 
-    monkeypatch.setattr(build_store, "simulate", months)
+    monkeypatch.setattr(simulated_atmosphere, "simulate", months)
     code, out, err = command("source=simulated", "out=sim.zarr", "simulated.months=2", "simulated.seed=3")
     assert code == 0, err
     assert out.startswith("Built sim.zarr: 8 time steps of 2 fields")
@@ -103,12 +103,17 @@ def test_simulated_atmosphere_is_a_source(command: Command, tmp_path: Path, monk
     code, out, err = command("source=sim.zarr.months", "out=again.zarr")
     assert code == 0, err
     np.testing.assert_array_equal(open_analysis("again.zarr")["temperature"], open_analysis("sim.zarr")["temperature"])
+    code, out, err = command("source=simulated", "out=runs.zarr", "simulated.months=4", "simulated.runs=2")
+    assert code == 0, err
+    stored = open_analysis("runs.zarr")
+    assert [str(day)[:10] for day in stored["time"].values[::4]] == ["2000-10-01", "2000-10-02", "2001-03-01", "2001-03-02"]
+    assert stored.attrs["accepted"] == ["gaps"]
 
 
-def simulated(month: int) -> xr.Dataset:
-    data = cds_new(start=f"2000-01-{1 + month:02d}").drop_vars(["expver", "number"])
+def simulated(day: np.datetime64) -> xr.Dataset:
+    data = cds_new(start=str(day)).drop_vars(["expver", "number"])
     names = {"valid_time": "time", "pressure_level": "level", "t": "temperature"}
-    return (data + month).rename(names).assign_attrs(title="SIMULATED", license="CC0-1.0")
+    return (data + float(day.astype(int) % 2)).rename(names).assign_attrs(title="SIMULATED", license="CC0-1.0")
 
 
 def test_settings_in_yaml_are_the_defaults_in_code() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hydra import initialize_config_module
 
+from data_pipelines.simulation_workers import DaskConfig
 from data_pipelines.sources.simulated_atmosphere import (
     DRY_AIR_GAS_CONSTANT,
     GRAVITY,
@@ -19,6 +20,7 @@ from data_pipelines.sources.simulated_atmosphere import (
     interpolate_in_log_pressure,
     reduce_to_sea_level,
     simulate,
+    simulate_all,
 )
 
 
@@ -27,6 +29,8 @@ from data_pipelines.sources.simulated_atmosphere import (
     [
         ({"variables": ["2m_temperature", "snow"]}, r"variables \['snow'\] cannot be simulated; choose from"),
         ({"months": 0}, "months must be at least 1; got 0"),
+        ({"runs": 0}, "runs must be at least 1 and share months equally; got 0 for 12 months"),
+        ({"months": 7, "runs": 2}, "got 2 for 7 months. Make months a multiple of runs"),
         ({"longitudes": 143}, "an even number of longitudes"),
         ({"latitudes": 4}, "at least 8 latitudes"),
         ({"levels": []}, "levels is empty"),
@@ -43,6 +47,32 @@ def test_finished_months_are_not_simulated_again(tmp_path: Path, monkeypatch: py
     for month in months:
         month.touch()
     assert list(simulate(tmp_path, SimulationConfig(months=2, seed=4))) == months
+
+
+def test_runs_follow_each_other_in_time_with_a_gap_even_without_a_spin_up() -> None:
+    """Run 1 spins up a day longer than run 0: seeds shift the spin-up, so that each is another weather."""
+    for spin_up, start in ((90, "2002-12-28"), (0, "2002-09-29")):
+        one, other = SimulationConfig(months=14, runs=2, start="2002-03-02", spin_up_days=spin_up, seed=3).apart
+        assert (one.months, one.runs, one.seed, one.start) == (7, 1, 3, "2002-03-02")
+        assert (other.months, other.runs, other.seed, other.start) == (7, 1, 4, start)
+        begin, again = (np.datetime64(run.start) + run.spin_up_days + run.seed for run in (one, other))
+        assert again - begin == 7 * 30 + spin_up + 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_runs_are_simulated_by_workers_and_come_in_the_order_of_their_times(workers: int, tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+    config = SimulationConfig(months=6, runs=2, seed=4)
+    months = [tmp_path / f"simulated_{seed:02d}_{month:04d}.nc" for seed in (4, 5) for month in range(3)]
+    for month in months:
+        month.touch()
+    seen: list[int] = []
+    assert simulate_all(tmp_path, config, DaskConfig(workers=workers), seen.append) == months
+    assert seen
+    assert set(seen) == {6}
+    months[2].unlink()
+    with pytest.raises(FileNotFoundError, match=r"2 months are in .* simulated_04.checkpoint is missing"):
+        simulate_all(tmp_path, config, DaskConfig(workers=workers))
 
 
 def test_month_killed_after_its_checkpoint_is_kept_and_a_torn_one_is_not(

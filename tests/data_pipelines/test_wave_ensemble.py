@@ -19,9 +19,10 @@ from data_pipelines.audit import AuditError
 from data_pipelines.errors import StoreError
 from data_pipelines.finite_elements.draws import draw
 from data_pipelines.finite_elements.errors import FiniteElementError
+from data_pipelines.simulation_workers import DaskConfig
 from data_pipelines.sources.finite_element_waves import WaveConfig, prepare, simulate
 from data_pipelines.store import data_hash, open_waves
-from data_pipelines.wave_ensemble import DaskConfig, build_wave_store
+from data_pipelines.wave_ensemble import build_wave_store
 
 pytest.importorskip("skfem", reason="the extra `waves` is not installed")
 ROOT = Path(__file__).parents[2]
