@@ -127,12 +127,15 @@ class _Edged:
     reach: Reach
 
     def __init__(self, *sizes: Any, reach: Reach, edges: Padding, **form: Any) -> None:
+        # The library's convolution adds the same number of zeros on both sides of an axis without a copy of the field.
+        self.pads = edges.mode != "zeros" or any(before != after for before, after in reach)
+        form["padding"] = 0 if self.pads else tuple(before for before, _ in reach)
         super().__init__(*sizes, **form)
         self.reach, self.edges = reach, edges
 
     def forward(self, x: Float[Tensor, "batch channel *grid"]) -> Float[Tensor, "batch out *small_grid"]:
         """Pad and convolve."""
-        return super().forward(pad_axes(x, self.reach, self.edges))  # type: ignore[misc]
+        return super().forward(pad_axes(x, self.reach, self.edges) if self.pads else x)  # type: ignore[misc]
 
 
 class DenseConv2d(_Edged, nn.Conv2d):
