@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import xarray as xr
 
 from benchmarks.skill.scoring import LEADS, score
 from configs.compose import compose
@@ -118,12 +121,17 @@ def train_all(
 
 
 def scored(study: Study, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per network, over its seeds, and one per baseline."""
+    """One row per network, over its seeds, one for the mean of its seeds' forecasts, and one per baseline."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(row["name"], []).append(row)
     members = {name: [f"{name}-{row['seed']}" for row in found] for name, found in groups.items()}
     stores = forecast(study, [one for names in members.values() for one in names])
+    for name, several in list(members.items()):
+        if len(several) > 1:
+            of_seeds = mean_of_seeds(name)
+            stores[of_seeds] = average([stores[one] for one in several], stores[several[0]].with_name(f"{of_seeds}.zarr"))
+            members[of_seeds] = [of_seeds]
     reference = study.reference if study.reference in members else next(iter(members))
     scores = score(
         stores, members, reference, study.analysis, study.train_span,
@@ -137,6 +145,20 @@ def scored(study: Study, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
         for name, found in groups.items()
     }  # fmt: skip
     return [{"name": name, **costs.get(name, {}), "scores": found} for name, found in scores.items()]
+
+
+def mean_of_seeds(name: str) -> str:
+    """What the mean forecast of a network's seeds is called."""
+    return f"{name} (mean of seeds)"
+
+
+def average(forecasts: Sequence[Path], out: Path) -> Path:
+    """Write the mean of forecasts with the same initial times and leads: the mean of an ensemble of networks."""
+    with ExitStack() as opened:
+        several = [opened.enter_context(xr.open_zarr(path)) for path in forecasts]
+        mean = sum(several[1:], several[0]) / len(several)
+        mean.drop_encoding().assign_attrs(title=f"mean of {', '.join(path.stem for path in forecasts)}").to_zarr(out, mode="w")
+    return out
 
 
 def forecast(study: Study, names: Sequence[str]) -> dict[str, Path]:

@@ -5,14 +5,20 @@ The kernel of every output channel is a sum of R rank-one terms (a canonical pol
     W[o, c, h, w] = sum over r of  channel[r, o, c] * height[r, o, h] * width[r, o, w],
 
 so that the convolution is R chains of one-way filters: a 1x1 convolution across channels, then one filter per channel along
-each axis. The filters themselves are learned; there is no decomposition after training. A kernel over one input channel (a
-depthwise filter) is two-way and has no channel filter.
+each axis. Or the channels are mixed last: filters along the axes of every input channel, then the 1x1 convolution,
+
+    W[o, c, h, w] = sum over r of  channel[r, o, c] * height[r, c, h] * width[r, c, w],
+
+a sum of R C terms for every output channel, whose filters along the axes all outputs share. The filters themselves are learned;
+there is no decomposition after training. A kernel over one input channel (a depthwise filter) is two-way and has no channel
+filter.
 
 That kernels are replaced by one-way filters before training is the idea of Boukraichi, Akkari, Casenave and Ryckelynck
 (2023, arXiv 2304.04964). Their layer is public in outline only: the order of the filters, the number of terms, the
 initialisation, the padding on the sphere and all that is below are our choice.
 
-Weights per output channel: R (C + sum of kernel sizes) in place of C x product of kernel sizes.
+Weights of O output channels: R O (C + sum of kernel sizes) in place of O C x product of kernel sizes; mixed last R C (O + sum
+of kernel sizes).
 """
 
 from __future__ import annotations
@@ -30,6 +36,7 @@ from forecast.layers.cp_decomposition import decompose
 from forecast.layers.padding import DenseConv2d, DenseConv3d, Padding, axis_reach, pad_axis, per_axis
 
 CONVOLVE = {2: F.conv2d, 3: F.conv3d}
+MIXES = ("auto", "first", "last")
 MEMORY_FORMAT = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
@@ -54,8 +61,11 @@ class _CompressedConv(nn.Module):
         padding_mode: str = "zeros",
         has_poles: bool = False,
         gain: float = 1.0,
+        mix: str = "auto",
     ) -> None:
         super().__init__()
+        if mix not in MIXES:
+            raise ValueError(f"mix must be one of {MIXES}, where in a chain channels are mixed; got {mix!r}.")
         for name, value in {"terms": terms, "groups": groups, "in_channels": in_channels, "out_channels": out_channels}.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}.")
@@ -73,7 +83,13 @@ class _CompressedConv(nn.Module):
         self.approximation_error = 0.0
         mixed = in_channels // groups
         self.channel_filter = nn.Parameter(torch.empty(terms, out_channels, mixed)) if mixed > 1 else None
-        self.axis_filters = nn.ParameterList(nn.Parameter(torch.empty(terms, out_channels, size)) for size in self.kernel_size)
+        # Of the same cost, and the more filters there are, the more they can do.
+        last = mix == "last" or (mix == "auto" and in_channels >= out_channels)
+        self.mixes_last = last and self.channel_filter is not None
+        self.filtered_channels = in_channels if self.mixes_last else out_channels
+        self.axis_filters = nn.ParameterList(
+            nn.Parameter(torch.empty(terms, self.filtered_channels, size)) for size in self.kernel_size
+        )
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.reset_parameters()
 
@@ -103,12 +119,21 @@ class _CompressedConv(nn.Module):
 
     def _chain(self, x: Tensor, term: int, bias: Tensor | None) -> Tensor:
         """The one-way filters of one term, one after the other; the last one adds the bias."""
-        convolve = CONVOLVE[self.axes]
-        groups = self.groups
-        if self.channel_filter is not None:
-            pointwise = self.channel_filter[term].reshape(self.out_channels, -1, *[1] * self.axes)
-            x = convolve(x, pointwise, groups=groups)
-            groups = self.out_channels
+        if self.mixes_last:
+            return self._mixed(self._filtered(x, term, self.in_channels, None), term, bias)
+        if self.channel_filter is None:
+            return self._filtered(x, term, self.groups, bias)
+        return self._filtered(self._mixed(x, term, None), term, self.out_channels, bias)
+
+    def _mixed(self, x: Tensor, term: int, bias: Tensor | None) -> Tensor:
+        """The 1x1 convolution of one term."""
+        if self.channel_filter is None:
+            raise RuntimeError("a depthwise filter mixes no channels.")
+        pointwise = self.channel_filter[term].reshape(self.out_channels, -1, *[1] * self.axes)
+        return CONVOLVE[self.axes](x, pointwise, bias, groups=self.groups)
+
+    def _filtered(self, x: Tensor, term: int, groups: int, bias: Tensor | None) -> Tensor:
+        """The filters of one term along every axis."""
         for axis, filters in enumerate(self.axis_filters):
             shape = [1] * self.axes
             shape[axis] = self.kernel_size[axis]
@@ -120,18 +145,32 @@ class _CompressedConv(nn.Module):
             else:
                 x = pad_axis(x, axis - self.axes, before, after, self.edges)
             last = bias if axis == self.axes - 1 else None
-            x = convolve(x, filters[term].view(-1, 1, *shape), last, steps, zeros, dilation, groups)
-            groups = self.out_channels
+            x = CONVOLVE[self.axes](x, filters[term].view(-1, 1, *shape), last, steps, zeros, dilation, groups)
+            groups = self.filtered_channels
         return x
+
+    @torch.no_grad()
+    def close(self) -> None:
+        """Let the last filter of every chain be 0: the convolution returns its bias, and learns at once."""
+        last = self.channel_filter if self.mixes_last else self.axis_filters[-1]
+        nn.init.zeros_(last if last is not None else self.axis_filters[-1])
 
     @torch.no_grad()
     def dense_weight(self) -> Float[Tensor, "out channel *kernel"]:
         """The dense kernels that these filters make."""
         letters = "hwt"[: self.axes]
-        factors = [*self.axis_filters] if self.channel_filter is None else [self.channel_filter, *self.axis_filters]
-        names = letters if self.channel_filter is None else "c" + letters
-        weight = torch.einsum(",".join(f"ro{name}" for name in names) + f"->o{names}", *factors)
-        return weight.unsqueeze(1) if self.channel_filter is None else weight
+        if self.channel_filter is None:
+            weight = torch.einsum(",".join(f"ro{name}" for name in letters) + f"->o{letters}", *self.axis_filters)
+            return weight.unsqueeze(1)
+        if not self.mixes_last:
+            names = "c" + letters
+            factors = [self.channel_filter, *self.axis_filters]
+            return torch.einsum(",".join(f"ro{name}" for name in names) + f"->o{names}", *factors)
+        groups = self.groups  # g: group, o and c: channel of the group
+        channel = self.channel_filter.view(self.terms, groups, self.out_channels // groups, -1)
+        along = [filters.view(self.terms, groups, self.in_channels // groups, -1) for filters in self.axis_filters]
+        names = ",".join(["rgoc", *(f"rgc{name}" for name in letters)])
+        return torch.einsum(f"{names}->goc{letters}", channel, *along).flatten(0, 1)
 
     @torch.no_grad()
     def to_dense(self) -> DenseConv2d | DenseConv3d:
@@ -149,8 +188,10 @@ class _CompressedConv(nn.Module):
 
     @classmethod
     @torch.no_grad()
-    def from_dense(cls, dense: nn.Conv2d | nn.Conv3d, terms: int, *, sweeps: int = 200, seed: int = 0) -> Self:
-        """Approximate a dense convolution by `terms` chains for each of its kernels.
+    def from_dense(
+        cls, dense: nn.Conv2d | nn.Conv3d, terms: int, *, sweeps: int = 200, seed: int = 0, mix: str = "auto"
+    ) -> Self:
+        """Approximate a dense convolution by `terms` chains for each of its kernels, or for each of its input channels.
 
         Two-way kernels (one input channel per group and two axes, or any kernel that is longer than 1 along two ways only)
         are approximated by their truncated singular value decomposition, which no other `terms` chains beat. Others are fitted
@@ -162,9 +203,11 @@ class _CompressedConv(nn.Module):
         dense
             A convolution of the library, or a `DenseConv2d` / `DenseConv3d`.
         terms
-            Chains per output channel.
+            Chains per output channel; per input channel where channels are mixed last.
         sweeps, seed
             Sweeps of the alternating least squares, and the seed of their starts.
+        mix
+            As for the class.
 
         Raises
         ------
@@ -182,7 +225,7 @@ class _CompressedConv(nn.Module):
         layer = cls(
             dense.in_channels, dense.out_channels, dense.kernel_size, terms=terms, stride=dense.stride,
             padding=dense.padding if reach is None else 0, dilation=dense.dilation, groups=dense.groups,
-            bias=dense.bias is not None, padding_mode=edges.mode, has_poles=edges.has_poles,
+            bias=dense.bias is not None, padding_mode=edges.mode, has_poles=edges.has_poles, mix=mix,
         ).to(dense.weight.device, dense.weight.dtype)  # fmt: skip
         if reach is not None:
             layer.reach = reach
@@ -205,10 +248,16 @@ class _CompressedConv(nn.Module):
         ours = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
         if tuple(dense.weight.shape) != ours:
             raise ValueError(f"dense must have kernels of shape {ours}; got {tuple(dense.weight.shape)}. Use from_dense.")
+        groups = self.groups
         kernels = dense.weight.squeeze(1) if self.channel_filter is None else dense.weight
+        if self.mixes_last:  # the kernels of every input channel, over the outputs of its group
+            kernels = kernels.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
         factors = decompose(kernels, self.terms, sweeps=sweeps, seed=seed)
         if self.channel_filter is not None:
-            self.channel_filter.copy_(factors.pop(0))
+            channel = factors.pop(0)
+            if self.mixes_last:
+                channel = channel.unflatten(1, (groups, -1)).transpose(2, 3).flatten(1, 2)
+            self.channel_filter.copy_(channel)
         for own_filter, factor in zip(self.axis_filters, factors, strict=True):
             own_filter.copy_(factor)
         if self.bias is not None and dense.bias is not None:
@@ -219,10 +268,13 @@ class _CompressedConv(nn.Module):
         return self.approximation_error
 
     def parameter_count(self) -> int:
-        """Trainable numbers: R O (C / groups + sum of kernel sizes), without C / groups where it is 1, and O for a bias."""
+        """Trainable numbers: R O C / groups, R times the sum of kernel sizes for every filtered channel, and O for a bias.
+
+        Filtered channels are O, or C where channels are mixed last. Where C / groups is 1 there is no channel filter.
+        """
         mixed = 0 if self.channel_filter is None else self.in_channels // self.groups
-        per_output = self.terms * (mixed + sum(self.kernel_size)) + (self.bias is not None)
-        return self.out_channels * per_output
+        filters = self.terms * (self.out_channels * mixed + self.filtered_channels * sum(self.kernel_size))
+        return filters + self.out_channels * (self.bias is not None)
 
     def flop_count(self, *grid: int, batch: int = 1) -> int:
         """Multiplications and additions of all filters on a grid of this size, as torch.utils.flop_counter counts them.
@@ -241,19 +293,23 @@ class _CompressedConv(nn.Module):
             raise ValueError(f"grid must name {self.axes} sizes, one for each axis; got {grid}.")
         # Without padding in the library's call, halos are rows of the intermediate fields too.
         points, taps = list(grid), 0
-        if self.channel_filter is not None:
-            taps += math.prod(points) * (self.in_channels // self.groups)
+        mixing = 0 if self.channel_filter is None else self.out_channels * (self.in_channels // self.groups)
+        if not self.mixes_last:
+            taps += math.prod(points) * mixing
         for axis, size in enumerate(self.kernel_size):
             covered = self.dilation[axis] * (size - 1) + 1
             points[axis] = (points[axis] + sum(self.reach[axis]) - covered) // self.stride[axis] + 1
-            taps += math.prod(points) * size
-        return 2 * batch * self.terms * self.out_channels * taps
+            taps += math.prod(points) * size * self.filtered_channels
+        if self.mixes_last:
+            taps += math.prod(points) * mixing
+        return 2 * batch * self.terms * taps
 
     def extra_repr(self) -> str:
         """Say the form in `print(model)`."""
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, terms={self.terms}, "
-            f"stride={self.stride}, dilation={self.dilation}, groups={self.groups}, padding_mode={self.edges.mode}"
+            f"stride={self.stride}, dilation={self.dilation}, groups={self.groups}, padding_mode={self.edges.mode}, "
+            f"mix={'last' if self.mixes_last else 'first'}"
         )
 
 
@@ -265,7 +321,8 @@ class CompressedConv2d(_CompressedConv):
     in_channels, out_channels, kernel_size, stride, dilation, groups, bias
         As for `torch.nn.Conv2d`.
     terms
-        R, the number of chains: the rank of every output channel's kernel.
+        R, the number of chains: the rank of every output channel's kernel; of every input channel's where channels are mixed
+        last.
     padding
         Rows and columns on both sides of an axis, or "same" (stride 1).
     padding_mode
@@ -274,6 +331,9 @@ class CompressedConv2d(_CompressedConv):
         With "sphere": whether the first and the last row are the poles themselves, see `pad_sphere`.
     gain
         Factor on the standard deviation that white input gets at initialisation; sqrt(2) before a ReLU keeps the mean square.
+    mix
+        Where in a chain channels are mixed: "first", "last", or "auto": the axes are filtered where there are more channels,
+        and with as many outputs as inputs channels are mixed last.
 
     Attributes
     ----------
@@ -283,7 +343,7 @@ class CompressedConv2d(_CompressedConv):
     Raises
     ------
     ValueError
-        If a number is not positive, groups do not divide the channels, or the padding is none.
+        If a number is not positive, groups do not divide the channels, or padding or mix is none.
     """
 
     axes = 2

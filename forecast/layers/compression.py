@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from forecast.layers.compressed_convolution import CompressedConv2d, CompressedPointwise
+from forecast.layers.compressed_convolution import MIXES, CompressedConv2d, CompressedPointwise
 from forecast.layers.padding import DenseConv2d, Padding, axis_reach, per_axis
 
 
@@ -20,6 +20,8 @@ class CompressionConfig:
     ----------
     terms
         Chains of one-way filters for every kernel that is larger than 1x1 (`CompressedConv2d`); 0 keeps it dense.
+    mix
+        Where in these chains channels are mixed: "auto", "first" or "last", see `CompressedConv2d`.
     rank
         Channels between the two filters of every 1x1 convolution (`CompressedPointwise`), as a share of the fewer of its
         channels; 0 keeps it dense. Weights become fewer below C O / ((C + O) min(C, O)): one half for C = O.
@@ -27,8 +29,11 @@ class CompressionConfig:
 
     terms: int = 0
     rank: float = 0.0
+    mix: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.mix not in MIXES:
+            raise ValueError(f"compression.mix must be one of {MIXES}; got {self.mix!r}.")
         if self.terms < 0:
             raise ValueError(f"compression.terms must be at least 1, or 0 for dense kernels; got {self.terms}.")
         if not 0 <= self.rank <= 1:
@@ -69,7 +74,13 @@ def spatial(
     form of the kernels, not how they start.
     """
     if compression.terms:
-        form: dict[str, Any] = {"terms": compression.terms, "padding": "same", "bias": bias, "gain": gain}
+        form: dict[str, Any] = {
+            "terms": compression.terms,
+            "padding": "same",
+            "bias": bias,
+            "gain": gain,
+            "mix": compression.mix,
+        }
         return CompressedConv2d(in_channels, out_channels, kernel_size, **form)
     sizes = per_axis("kernel_size", kernel_size, 2)
     dense = DenseConv2d(
@@ -85,7 +96,10 @@ def spatial(
 def closed(convolution: nn.Module) -> nn.Module:
     """Let a convolution return zeros until it learns, by the last filter of its chain."""
     ends = convolution.wide if isinstance(convolution, CompressedPointwise) else convolution
-    nn.init.zeros_(ends.axis_filters[-1] if isinstance(ends, CompressedConv2d) else ends.get_parameter("weight"))
+    if isinstance(ends, CompressedConv2d):
+        ends.close()
+    else:
+        nn.init.zeros_(ends.get_parameter("weight"))
     bias = getattr(ends, "bias", None)
     if bias is not None:
         nn.init.zeros_(bias)

@@ -153,6 +153,7 @@ def test_weights_are_taken_over_and_statistics_stay() -> None:
     ({"kernel_size": 4}, "simulator.kernel_size must be odd, so that a kernel has a centre; got 4"),
     ({"width": 0}, "simulator.width must be at least 1; got 0"),
     ({"compression": {"terms": -1}}, "compression.terms must be at least 1, or 0 for dense kernels; got -1"),
+    ({"compression": {"mix": "middle"}}, r"compression.mix must be one of \('auto', 'first', 'last'\); got 'middle'"),
     ({"compression": {"rank": 1.5}}, r"compression.rank must lie in \(0, 1\], or be 0 for dense 1x1 convolutions; got 1.5"),
 ])  # fmt: skip
 def test_wrong_forms_are_refused_by_name(settings: dict, message: str) -> None:

@@ -4,11 +4,12 @@
     python -m benchmarks.skill.peers --table
     python -m benchmarks.skill.peers --figure
 
-STORE is 20 simulated years on 37 x 72 points (docs/peers.md tells the command). Each network is trained by the experiment
-`peer_study` on the six years before the test years, which its store does not hold. First every network is tried at each of
+STORE is 20 simulated years on 37 x 72 points in two independent runs (docs/peers.md tells the command). Each network is trained
+by the experiment `peer_study` on the first four years of one run; test years are the first two of the other, which the store of
+the training does not hold. First every network is tried at each of
 `RATES` for `TRIAL_STEPS` steps: the rate with the lower error of training is its own, and the processor seconds of its steps
 say how many fit into `--seconds`. So nothing is chosen on test years, and all get the same time on one thread. Forecasts from
-the test years come from one job and are scored beside the baselines, which are fitted on the same six years. What is there
+the test years come from one job and are scored beside the baselines, which are fitted on the same four years. What is there
 already is kept (a training that was killed goes on), so that several processes can train disjoint rows with `--only-train`;
 rows that failed are listed. Writes `benchmarks/results/peers.json`.
 """
@@ -35,8 +36,8 @@ from forecast.training import Trainer
 RESULT = Path(__file__).parents[2] / "results" / "peers.json"
 FIGURE = Path(__file__).parents[3] / "docs" / "images" / "peers.png"
 OUT = Path("outputs/peer_study")
-TRAIN = ("2012-09-16T00", "2018-09-15T18")
-TEST = ("2018-09-20T00", "2020-09-05T00")
+TRAIN = ("2002-06-01T00", "2006-05-31T18")  # of the first run
+TEST = ("2012-09-10T00", "2014-09-01T00")  # of the second, which another spin-up began
 LEADS = (24, 72, 120, 240)  # hours
 RATES = (1e-3, 3e-3)
 TRIAL_STEPS, WARM = 100, 5
@@ -46,9 +47,11 @@ PEERS = (
     (spherical_operator.SphericalOperator, "{width: 32, blocks: 3}"),
     (icosahedral_graph.IcosahedralGraph, "{width: 56, rounds: 6}"),
 )
-NETWORKS = {"PuYun": ["network=PuYun"]} | {
-    network.__name__: [f"network={network.__name__}", f"network_settings={settings}"] for network, settings in PEERS
-}
+# The form of the shipped stages, that of the Visual Attention Network, and one that stood well in the study of mixers.
+NETWORKS = {
+    name: ["network=PuYun", f"model.mixer={mixer}"]
+    for name, mixer in (("PuYun", "gated_large_kernel"), ("PuYun-lka", "lka"), ("PuYun-ls", "ls"))
+} | {network.__name__: [f"network={network.__name__}", f"network_settings={settings}"] for network, settings in PEERS}
 
 
 def main() -> None:

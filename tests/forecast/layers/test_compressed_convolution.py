@@ -40,6 +40,14 @@ FORMS_3D = [
     ((2, 5, 3), {"padding": "same", "terms": 2, "padding_mode": "sphere", "has_poles": True}),
     ((3, 3, 3), {"padding": 1, "terms": 2, "groups": 6, "out_channels": 6, "padding_mode": "circular"}),
 ]
+LAST_2D = [
+    ((3, 5), {"padding": "same", "terms": 2, "mix": "last"}),
+    ((4, 3), {"padding": "same", "terms": 3, "mix": "last", "groups": 3, "padding_mode": "replicate"}),
+    ((3, 3), {"padding": (1, 2), "mix": "last", "stride": (2, 3), "dilation": (1, 2), "bias": False}),
+    ((5, 7), {"padding": "same", "terms": 2, "out_channels": 4, "padding_mode": "sphere", "has_poles": True}),
+]
+LAST_3D = [((3, 5, 4), {"padding": "same", "terms": 2, "mix": "last", "groups": 3})]
+FORMS = FORMS_2D + FORMS_3D + LAST_2D + LAST_3D
 GRIDS = {2: (37, 42), 3: (7, 19, 22)}
 
 
@@ -57,7 +65,7 @@ def field_of(layer, dtype=torch.float64):
     return torch.randn(2, layer.in_channels, *GRIDS[layer.axes], dtype=dtype)
 
 
-@pytest.mark.parametrize(("kernel", "form"), FORMS_2D + FORMS_3D)
+@pytest.mark.parametrize(("kernel", "form"), FORMS)
 def test_dense_layer_computes_the_same_function(kernel, form):
     layer = layer_of(kernel, form)
     x = field_of(layer)
@@ -67,11 +75,11 @@ def test_dense_layer_computes_the_same_function(kernel, form):
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("kernel", "form"), FORMS_2D[:7])
+@pytest.mark.parametrize(("kernel", "form"), FORMS_2D[:7] + LAST_2D[:3])
 def test_dense_layer_is_the_librarys_convolution(kernel, form):
     """An independent check of edges, strides, dilation and groups: nn.Conv2d with the same arguments."""
     layer = layer_of(kernel, form)
-    form = {key: value for key, value in form.items() if key not in ("terms", "out_channels")}
+    form = {key: value for key, value in form.items() if key not in ("terms", "mix", "out_channels")}
     theirs = nn.Conv2d(6, layer.out_channels, kernel, **form).double()
     theirs.load_state_dict(layer.to_dense().state_dict())
     x = field_of(layer)
@@ -95,7 +103,7 @@ def test_sphere_turns_with_the_globe():
         torch.testing.assert_close(layer(x.roll(5, -1)), layer(x).roll(5, -1), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("kernel", "form"), FORMS_2D + FORMS_3D)
+@pytest.mark.parametrize(("kernel", "form"), FORMS)
 def test_counts_are_what_torch_counts(kernel, form):
     layer = layer_of(kernel, form, torch.float32)
     assert layer.parameter_count() == sum(parameter.numel() for parameter in layer.parameters())
@@ -108,6 +116,41 @@ def test_counts_by_hand():
     """64 -> 64 channels: 4480 weights at 3x3 and 8064 at 31x31, against 36 864 and 3 936 256 of dense kernels."""
     assert CompressedConv2d(64, 64, 3, bias=False).parameter_count() == 64 * (64 + 6) == 4480
     assert CompressedConv2d(64, 64, 31, bias=False).parameter_count() == 64 * (64 + 62) == 8064
+
+
+def test_channels_are_mixed_where_there_are_fewer():
+    """So that there are more filters along the axes: 6 and 6 here, 9 where channels are mixed first."""
+    for out, mix, last, filtered in (
+        (4, "auto", True, 6), (6, "auto", True, 6), (9, "auto", False, 9), (9, "last", True, 6), (4, "first", False, 4),
+    ):  # fmt: skip
+        layer = CompressedConv2d(6, out, (3, 5), mix=mix, bias=False)
+        assert layer.mixes_last is last
+        assert layer.parameter_count() == 6 * out + 8 * filtered
+        assert f"mix={'last' if last else 'first'}" in repr(layer)
+
+
+def test_kernels_of_channels_mixed_last_share_their_filters():
+    """Written out by loops: W[o, c] = sum of channel[o, c] * height[c] outer width[c]."""
+    layer = layer_of((3, 5), {"terms": 2, "mix": "last", "groups": 3})
+    weight = layer.dense_weight()
+    heights, widths = layer.axis_filters
+    for output, channel in itertools.product(range(9), range(2)):
+        real = 2 * (output // 3) + channel  # three outputs and two inputs a group
+        wanted = sum(
+            layer.channel_filter[term, output, channel] * torch.outer(heights[term, real], widths[term, real])
+            for term in range(2)
+        )
+        torch.testing.assert_close(weight[output, channel], wanted.detach(), rtol=0, atol=1e-14)
+
+
+def test_white_noise_keeps_its_variance_where_channels_are_mixed_last():
+    """One term: every kernel has the square 1 exactly; a field of noise has it to what its points scatter."""
+    torch.manual_seed(0)
+    layer = CompressedConv2d(48, 32, (3, 5), padding_mode="circular", padding="same")
+    square = layer.dense_weight().square().sum(dim=(1, 2, 3))
+    torch.testing.assert_close(square, torch.ones(32), rtol=1e-5, atol=0)
+    with torch.no_grad():
+        assert abs(float(layer(torch.randn(4, 48, 40, 40)).var()) - 1) < 0.05
 
 
 @pytest.mark.parametrize("terms", [1, 2, 4])
@@ -134,15 +177,20 @@ def test_white_noise_keeps_its_variance_through_one_layer(terms):
     assert abs(float(square.mean()) - 1) < 6 * cross / math.sqrt(64) + 1e-5
 
 
+@pytest.mark.parametrize("mix", ["first", "last"])
 @pytest.mark.parametrize("terms", [1, 3])
-def test_activations_keep_their_mean_square_through_twenty_layers(terms):
-    """gain sqrt(2) before ReLU (He et al., 2015): neither dead nor exploding after 20 layers of finite width."""
-    torch.manual_seed(1)
-    x = torch.randn(2, 48, 16, 16)
-    with torch.no_grad():
-        for _ in range(20):
-            x = F.relu(CompressedConv2d(48, 48, 3, terms=terms, padding=1, padding_mode="circular", gain=math.sqrt(2))(x))
-    assert 1 / 16 < float(x.square().mean()) < 16
+def test_activations_keep_their_mean_square_through_twenty_layers(terms, mix):
+    """gain sqrt(2) before ReLU (He et al., 2015): neither dead nor exploding after 20 layers of finite width, in the median."""
+    left = []
+    for seed in range(7):
+        torch.manual_seed(seed)
+        x = torch.randn(2, 48, 16, 16)
+        form = {"terms": terms, "padding": 1, "padding_mode": "circular", "gain": math.sqrt(2), "mix": mix}
+        with torch.no_grad():
+            for _ in range(20):
+                x = F.relu(CompressedConv2d(48, 48, 3, **form)(x))
+        left.append(float(x.square().mean()))
+    assert 1 / 16 < np.median(left) < 16
 
 
 def test_large_kernel_in_3d_keeps_variance():
@@ -152,11 +200,13 @@ def test_large_kernel_in_3d_keeps_variance():
         assert abs(float(layer(torch.randn(2, 16, 12, 20, 20)).var()) - 1) < 0.15
 
 
+@pytest.mark.parametrize("mix", ["first", "last"])
 @pytest.mark.parametrize("kernel", [(3, 5), (2, 3, 4)])
-def test_kernels_of_few_terms_are_found_again(kernel):
+def test_kernels_of_few_terms_are_found_again(kernel, mix):
     """Every one. Rounding to float32 moves a kernel by 6e-8 at most, and the exact one is as near: no optimum is worse."""
-    exact = layer_of(kernel, {"terms": 2, "padding": 1, "stride": 2, "padding_mode": "reflect"}, torch.float32)
-    found = type(exact).from_dense(exact.to_dense(), terms=2)
+    form = {"terms": 2, "padding": 1, "stride": 2, "padding_mode": "reflect", "mix": mix, "groups": 1 + 2 * (mix == "last")}
+    exact = layer_of(kernel, form, torch.float32)
+    found = type(exact).from_dense(exact.to_dense(), terms=2, mix=mix)
     left = (found.dense_weight() - exact.dense_weight()).flatten(1).norm(dim=1) / exact.dense_weight().flatten(1).norm(dim=1)
     assert float(left.max()) < 1e-6
     assert found.approximation_error < 1e-6
@@ -265,7 +315,7 @@ def test_bfloat16_agrees_to_its_digits():
     assert 1e-5 < float((half.float() - whole).norm() / whole.norm()) < 2e-2
 
 
-EXPORTED = [FORMS_2D[1], FORMS_2D[3], FORMS_2D[6], FORMS_2D[7]]
+EXPORTED = [FORMS_2D[1], FORMS_2D[3], FORMS_2D[6], FORMS_2D[7], LAST_2D[1]]
 
 
 COMPILED = """
@@ -320,6 +370,7 @@ def test_onnx_gives_the_same_numbers(kernel, form, tmp_path):
         (lambda: CompressedConv2d(4, 4, 3, padding="full"), "padding must be a number of at least 0"),
         (lambda: CompressedConv2d(4, 4, 3, stride=2, padding="same"), "padding='same' needs stride 1; got (2, 2)"),
         (lambda: CompressedConv2d(4, 4, 3, padding_mode="mirror"), "padding_mode must be one of"),
+        (lambda: CompressedConv2d(4, 4, 3, mix="middle"), "mix must be one of ('auto', 'first', 'last')"),
         (lambda: CompressedConv2d(4, 4, 3).flop_count(5), "grid must name 2 sizes"),
         (lambda: CompressedConv2d.from_dense(nn.Conv3d(4, 4, 3), 1), "dense must be a convolution over 2 axes"),
         (lambda: CompressedConv2d.from_dense(nn.ConvTranspose2d(4, 4, 3), 1), "not transposed; got ConvTranspose2d"),
