@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.skill.report import UNITS, channel_table
+from benchmarks.skill.study import mean_of_seeds
 
 CHANNELS = ("geopotential_500", "temperature_850", "mean_sea_level_pressure")
 NETWORK_STYLES = {
-    "PuYun": ("#000000", "o"), "UNet": ("#0072b2", "s"), "WindowAttention": ("#d55e00", "^"),
-    "SphericalOperator": ("#009e73", "D"), "IcosahedralGraph": ("#cc79a7", "v"),
+    "PuYun": ("#000000", "o"), "PuYun-lka": ("#555555", "x"), "PuYun-ls": ("#555555", "+"), "UNet": ("#0072b2", "s"),
+    "WindowAttention": ("#d55e00", "^"), "SphericalOperator": ("#009e73", "D"), "IcosahedralGraph": ("#cc79a7", "v"),
 }  # fmt: skip
 BASELINE_STYLES = {"stencil_ridge": "-", "linear_inverse_model": "--", "persistence": ":"}
 GREY = "#999999"
@@ -78,6 +79,8 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
 
 
 def _style(name: str) -> dict[str, Any] | None:
+    if name == mean_of_seeds("PuYun"):
+        return {"color": "black", "ls": "--", "lw": 1.4}
     if name in NETWORK_STYLES:
         color, marker = NETWORK_STYLES[name]
         return {"color": color, "marker": marker, "lw": 2.2 if name == "PuYun" else 1.4, "ms": 5}
