@@ -157,7 +157,9 @@ def average(forecasts: Sequence[Path], out: Path) -> Path:
     with ExitStack() as opened:
         several = [opened.enter_context(xr.open_zarr(path)) for path in forecasts]
         mean = sum(several[1:], several[0]) / len(several)
-        mean.drop_encoding().assign_attrs(title=f"mean of {', '.join(path.stem for path in forecasts)}").to_zarr(out, mode="w")
+        mean.drop_encoding().assign_attrs(title=f"mean of {', '.join(path.stem for path in forecasts)}").to_zarr(
+            out, mode="w", consolidated=False
+        )
     return out
 
 
