@@ -239,16 +239,7 @@ class _Model:
         self.forcing = runners.build_forcing(settings, self.model.coords)
         self.regrid = _SpectralRegrid(self.model.coords.horizontal, config.latitudes, config.longitudes)
         if months_done:
-            from jcm.checkpoint import load_checkpoint
-
-            self.model.bootstrap_state()
-            try:
-                load_checkpoint(self.model, checkpoint)
-            except ValueError as error:  # jcm compares start and step
-                raise StoreError(
-                    f"{checkpoint} is of a simulation with another start ({error}). The start of later runs follows from "
-                    "months, runs and spin_up_days: give those that made it, or another simulated_folder."
-                ) from error
+            _go_on(self.model, checkpoint)
         else:
             spin_up = config.spin_up_days + config.seed
             self.model.run(forcing=self.forcing, save_interval=spin_up, total_time=spin_up)
@@ -301,6 +292,8 @@ class _Model:
                 values = self.regrid.vorticity(on_levels("u_component_of_wind"), on_levels("v_component_of_wind"))
             elif name in LEVEL_VARIABLES:
                 values = self.regrid(on_levels(name))
+                if name == "specific_humidity":
+                    values = np.maximum(values, 0.0)  # sums of waves undershoot where the air is dry
             elif name == "mean_sea_level_pressure":
                 surface_geopotential = self._orography() * GRAVITY
                 values = self.regrid(
@@ -316,6 +309,26 @@ class _Model:
             units = LEVEL_VARIABLES[name][1] if name in LEVEL_VARIABLES else SURFACE_VARIABLES[name]
             out[name] = (dims, values.astype("float32"), {"units": units})
         return out
+
+
+def _go_on(model: Any, checkpoint: Path) -> None:
+    """Take up a simulation where its checkpoint left it.
+
+    Raises
+    ------
+    StoreError
+        If the checkpoint is of a simulation with another start.
+    """
+    from jcm.checkpoint import load_checkpoint
+
+    model.bootstrap_state()
+    try:
+        load_checkpoint(model, checkpoint)
+    except ValueError as error:  # jcm compares start and step
+        raise StoreError(
+            f"{checkpoint} is of a simulation with another start ({error}). The start of later runs follows from months, runs "
+            "and spin_up_days: give those that made it, or another simulated_folder."
+        ) from error
 
 
 def compose_foreign(module: str, name: str, overrides: list[str]) -> Any:

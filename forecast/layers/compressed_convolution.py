@@ -119,18 +119,13 @@ class _CompressedConv(nn.Module):
 
     def _chain(self, x: Tensor, term: int, bias: Tensor | None) -> Tensor:
         """The one-way filters of one term, one after the other; the last one adds the bias."""
-        if self.mixes_last:
-            return self._mixed(self._filtered(x, term, self.in_channels, None), term, bias)
         if self.channel_filter is None:
             return self._filtered(x, term, self.groups, bias)
-        return self._filtered(self._mixed(x, term, None), term, self.out_channels, bias)
-
-    def _mixed(self, x: Tensor, term: int, bias: Tensor | None) -> Tensor:
-        """The 1x1 convolution of one term."""
-        if self.channel_filter is None:
-            raise RuntimeError("a depthwise filter mixes no channels.")
         pointwise = self.channel_filter[term].reshape(self.out_channels, -1, *[1] * self.axes)
-        return CONVOLVE[self.axes](x, pointwise, bias, groups=self.groups)
+        if self.mixes_last:
+            x = self._filtered(x, term, self.in_channels, None)
+            return CONVOLVE[self.axes](x, pointwise, bias, groups=self.groups)
+        return self._filtered(CONVOLVE[self.axes](x, pointwise, groups=self.groups), term, self.out_channels, bias)
 
     def _filtered(self, x: Tensor, term: int, groups: int, bias: Tensor | None) -> Tensor:
         """The filters of one term along every axis."""
@@ -152,8 +147,10 @@ class _CompressedConv(nn.Module):
     @torch.no_grad()
     def close(self) -> None:
         """Let the last filter of every chain be 0: the convolution returns its bias, and learns at once."""
-        last = self.channel_filter if self.mixes_last else self.axis_filters[-1]
-        nn.init.zeros_(last if last is not None else self.axis_filters[-1])
+        if self.mixes_last and self.channel_filter is not None:
+            nn.init.zeros_(self.channel_filter)
+        else:
+            nn.init.zeros_(self.axis_filters[-1])
 
     @torch.no_grad()
     def dense_weight(self) -> Float[Tensor, "out channel *kernel"]:

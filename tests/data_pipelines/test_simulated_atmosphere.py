@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 from hydra import initialize_config_module
 
+from data_pipelines.errors import StoreError
 from data_pipelines.simulation_workers import DaskConfig
+from data_pipelines.sources import simulated_atmosphere
 from data_pipelines.sources.simulated_atmosphere import (
     DRY_AIR_GAS_CONSTANT,
     GRAVITY,
@@ -94,6 +98,20 @@ def test_months_without_their_checkpoint_cannot_go_on(tmp_path: Path) -> None:
     (tmp_path / "simulated_00_0000.nc").touch()
     with pytest.raises(FileNotFoundError, match=r"1 months are in .* simulated_00.checkpoint is missing"):
         list(simulate(tmp_path, SimulationConfig(months=2)))
+
+
+def test_checkpoint_of_another_start_is_refused_by_what_the_start_follows_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_checkpoint(model: Any, path: Path) -> None:
+        raise ValueError("start_time does not match")
+
+    model = MagicMock()
+    monkeypatch.setitem(sys.modules, "jcm", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "jcm.checkpoint", SimpleNamespace(load_checkpoint=load_checkpoint))
+    with pytest.raises(StoreError, match=r"another start \(start_time does not match\).*months, runs and spin_up_days"):
+        simulated_atmosphere._go_on(model, tmp_path / "simulated_00.checkpoint")
+    model.bootstrap_state.assert_called_once_with()
 
 
 def test_simulating_without_jcm_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

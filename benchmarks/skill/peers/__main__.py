@@ -7,7 +7,7 @@
 STORE is 20 simulated years on 37 x 72 points in two independent runs (docs/peers.md tells the command). Each network is trained
 by the experiment `peer_study` on the first four years of one run; test years are the first two of the other, which the store of
 the training does not hold. First every network is tried at each of
-`RATES` for `TRIAL_STEPS` steps: the rate with the lower error of training is its own, and the processor seconds of its steps
+`RATES` for `TRIAL_STEPS` steps: the rate with the lowest error of training is its own, and the processor seconds of its steps
 say how many fit into `--seconds`. So nothing is chosen on test years, and all get the same time on one thread. Forecasts from
 the test years come from one job and are scored beside the baselines, which are fitted on the same four years. What is there
 already is kept (a training that was killed goes on), so that several processes can train disjoint rows with `--only-train`;
@@ -39,7 +39,7 @@ OUT = Path("outputs/peer_study")
 TRAIN = ("2002-06-01T00", "2006-05-31T18")  # of the first run
 TEST = ("2012-09-10T00", "2014-09-01T00")  # of the second, which another spin-up began
 LEADS = (24, 72, 120, 240)  # hours
-RATES = (1e-3, 3e-3)
+RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 TRIAL_STEPS, WARM = 100, 5
 PEERS = (
     (u_net.UNet, "{width: 16, widths: [1, 2, 2], blocks: 1, dropout: 0.0}"),
@@ -97,30 +97,29 @@ def settings_of(study: Study, name: str, seconds: float) -> list[str]:
 
 
 def trial_of(study: Study, name: str) -> dict[str, Any]:
-    """Error of training by learning rate, the better rate, and the processor seconds of a step."""
+    """Error of training by learning rate, the best rate, and processor seconds of a step; what was tried is kept."""
     stored = study.out / f"{name}-trial.json"
-    if stored.exists():
-        known: dict[str, Any] = json.loads(stored.read_text())
-        return known
-    errors, cost = {}, []
+    tried: dict[str, dict[str, float]] = json.loads(stored.read_text()) if stored.exists() else {}
     for rate in RATES:
+        if str(rate) in tried:
+            continue
         folder = study.out / f"{name}-trial"
         settings = ["experiment=peer_study", *NETWORKS[name], f"learning_rate={rate}", f"steps={TRIAL_STEPS}", f"out={folder}"]
         trainer = Trainer(training_config(study, settings))
-        found, spent = [], []
+        errors, spent = [], []
         for _ in range(TRIAL_STEPS):
             begun = time.process_time()
-            found.append(trainer.train_step()["error"])
+            errors.append(trainer.train_step()["error"])
             spent.append(time.process_time() - begun)
-        errors[str(rate)] = statistics.mean(found[-TRIAL_STEPS // 4 :])
-        cost += spent[WARM:]
+        tried[str(rate)] = {
+            "error": statistics.mean(errors[-TRIAL_STEPS // 4 :]), "seconds_per_step": statistics.mean(spent[WARM:]),
+        }  # fmt: skip
+        write_whole(stored, tried)
         shutil.rmtree(folder, ignore_errors=True)
-    trial = {
-        "errors": errors, "chosen": float(min(errors, key=lambda rate: errors[rate])),
-        "seconds_per_step": round(statistics.mean(cost), 4),
-    }  # fmt: skip
-    write_whole(stored, trial)
-    return trial
+    chosen = min(map(str, RATES), key=lambda rate: tried[rate]["error"])
+    cost = statistics.mean(tried[str(rate)]["seconds_per_step"] for rate in RATES)
+    errors_of = {str(rate): tried[str(rate)]["error"] for rate in RATES}
+    return {"errors": errors_of, "chosen": float(chosen), "seconds_per_step": round(cost, 4)}
 
 
 def result_of(study: Study, rows: Sequence[dict[str, Any]], failed: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
