@@ -47,10 +47,9 @@ PEERS = (
     (spherical_operator.SphericalOperator, "{width: 32, blocks: 3}"),
     (icosahedral_graph.IcosahedralGraph, "{width: 56, rounds: 6}"),
 )
-# The form of the shipped stages, that of the Visual Attention Network, and one that stood well in the study of mixers.
+# The form of the shipped stages, and one that stood well in the study of mixers.
 NETWORKS = {
-    name: ["network=PuYun", f"model.mixer={mixer}"]
-    for name, mixer in (("PuYun", "gated_large_kernel"), ("PuYun-lka", "lka"), ("PuYun-ls", "ls"))
+    name: ["network=PuYun", f"model.mixer={mixer}"] for name, mixer in (("PuYun", "gated_large_kernel"), ("PuYun-ls", "ls"))
 } | {network.__name__: [f"network={network.__name__}", f"network_settings={settings}"] for network, settings in PEERS}
 
 

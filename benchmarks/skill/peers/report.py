@@ -11,7 +11,7 @@ from benchmarks.skill.study import mean_of_seeds
 
 CHANNELS = ("geopotential_500", "temperature_850", "mean_sea_level_pressure")
 NETWORK_STYLES = {
-    "PuYun": ("#000000", "o"), "PuYun-lka": ("#555555", "x"), "PuYun-ls": ("#555555", "+"), "UNet": ("#0072b2", "s"),
+    "PuYun": ("#000000", "o"), "PuYun-ls": ("#777777", "P"), "UNet": ("#0072b2", "s"),
     "WindowAttention": ("#d55e00", "^"), "SphericalOperator": ("#009e73", "D"), "IcosahedralGraph": ("#cc79a7", "v"),
 }  # fmt: skip
 BASELINE_STYLES = {"stencil_ridge": "-", "linear_inverse_model": "--", "persistence": ":"}
