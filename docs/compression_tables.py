@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-SHOWN = ("dense 7", "wide chain 7", "dense 3", "narrow dense 3", "lka")
+SHOWN = ("dense 7", "lean 2 chains 7", "wide chain 7", "dense 3", "narrow dense 3", "lka")
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 
