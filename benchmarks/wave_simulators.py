@@ -339,7 +339,11 @@ def draw() -> None:
             )
     right.axhline(5, color="0.6", lw=0.8, ls=":")
     right.set(
-        xscale="log", yscale="log", xlabel="time of one simulation of 1.2 s [ms]", ylabel="relative L2 error at 1.2 s [%]"
+        xscale="log",
+        yscale="log",
+        xlim=(0.1, 300),
+        xlabel="time of one simulation of 1.2 s [ms]",
+        ylabel="relative L2 error at 1.2 s [%]",
     )
     right.set_title("against finite elements (numbers: cells along a side)", fontsize=10)
     right.grid(alpha=0.3, which="both")
