@@ -13,11 +13,10 @@ from __future__ import annotations
 import glob
 import logging
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from configs.compose import entry
 from data_pipelines.audit import Audit
@@ -174,16 +173,16 @@ def _sources(config: BuildStoreConfig, bar: Progress) -> list[str | Path]:
         if source == SAMPLE and not Path(source).exists():
             sources += sample_sources()
         elif source == SIMULATED and not Path(source).exists():
-            folder = Path(config.simulated_folder) if config.simulated_folder else beside(config.out, ".months")
-            task = bar.add_task("simulated months", total=config.simulated.months)
-            sources += simulate_all(folder, config.simulated, config.dask, partial(_show, bar, task))
+            sources += _simulated(config, bar)
         else:
             sources.append(source)
     return sources
 
 
-def _show(bar: Progress, task: TaskID, completed: int) -> None:
-    bar.update(task, completed=completed)
+def _simulated(config: BuildStoreConfig, bar: Progress) -> list[Path]:
+    folder = Path(config.simulated_folder) if config.simulated_folder else beside(config.out, ".months")
+    task = bar.add_task("simulated months", total=config.simulated.months)
+    return simulate_all(folder, config.simulated, config.dask, lambda done: bar.update(task, completed=done))
 
 
 @entry(BuildStoreConfig, "data_pipelines/build_store", lists=("source", "variables", "levels", "derive", "allow"))

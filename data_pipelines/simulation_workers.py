@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from data_pipelines.errors import StoreError
 
+Asked = TypeVar("Asked")
 Made = TypeVar("Made")
 LOOK_SECONDS = 2.0  # between two looks at what long simulations have made
 
@@ -48,7 +49,7 @@ class DaskConfig:
 
 
 def spread(
-    task: Callable[[int], Made], todo: Sequence[int], dask: DaskConfig, look: Callable[[], None] | None = None
+    task: Callable[[Asked], Made], todo: Sequence[Asked], dask: DaskConfig, look: Callable[[], None] | None = None
 ) -> Iterator[Made]:
     """Do tasks where `dask` says, and yield what they return as they end; the first that fails ends all.
 
@@ -57,7 +58,7 @@ def spread(
     task
         What to do with one of `todo`; for several workers it is pickled.
     todo
-        Numbers of simulations.
+        What each task is given, a number or settings of a simulation.
     dask
         Where.
     look

@@ -20,6 +20,8 @@ import xarray as xr
 
 from benchmarks.machine import describe_machine, store_result
 from benchmarks.skill.report import BLURRED, UNITS
+from data_pipelines.variables import Channel
+from forecast.verification.plots.choosing import pick
 
 RESULT = Path(__file__).parents[1] / "results" / "shipped_skill.json"
 VERIFICATION = Path("outputs/forecast/verification")
@@ -71,9 +73,7 @@ def skilful_until(scores: xr.Dataset, channel: str, name: str) -> int:
 
 
 def _of(scores: xr.Dataset, channel: str) -> xr.DataArray:
-    variable, _, level = channel.rpartition("_")
-    values = scores[variable].sel(level=int(level)) if level.isdigit() else scores[channel]
-    return values.sel(region="global")
+    return pick(scores, Channel.parse(channel), region="global")
 
 
 def table(result: Mapping[str, Any]) -> str:

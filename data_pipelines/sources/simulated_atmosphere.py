@@ -25,6 +25,7 @@ import xarray as xr
 from data_pipelines.constants import GRAVITY
 from data_pipelines.errors import StoreError
 from data_pipelines.simulation_workers import DaskConfig, spread
+from data_pipelines.variables import physical_bounds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -139,25 +140,25 @@ def simulate_all(
     ImportError
         If the package jcm is missing.
     """
-    files = [months_of(folder, run) for run in config.apart]
+    runs = config.apart
+    months = [month for run in runs for month in months_of(folder, run)]
 
     def look() -> None:
         if progress is not None:
-            progress(sum(month.exists() for months in files for month in months))
+            progress(sum(month.exists() for month in months))
 
     if dask is None or dask.is_here:
-        for run in config.apart:
+        for run in runs:
             for _ in simulate(folder, run):
                 look()
     else:
-        for _ in spread(partial(_simulate_one, folder, config), range(config.runs), dask, look):
+        for _ in spread(partial(_simulate_one, folder), runs, dask, look):
             look()
-    return [month for months in files for month in months]
+    return months
 
 
-def _simulate_one(folder: Path, config: SimulationConfig, run: int) -> None:
-    for _ in simulate(folder, config.apart[run]):
-        pass
+def _simulate_one(folder: Path, run: SimulationConfig) -> list[Path]:
+    return list(simulate(folder, run))
 
 
 def months_of(folder: Path, config: SimulationConfig) -> list[Path]:
@@ -292,8 +293,6 @@ class _Model:
                 values = self.regrid.vorticity(on_levels("u_component_of_wind"), on_levels("v_component_of_wind"))
             elif name in LEVEL_VARIABLES:
                 values = self.regrid(on_levels(name))
-                if name == "specific_humidity":
-                    values = np.maximum(values, 0.0)  # sums of waves undershoot where the air is dry
             elif name == "mean_sea_level_pressure":
                 surface_geopotential = self._orography() * GRAVITY
                 values = self.regrid(
@@ -307,6 +306,7 @@ class _Model:
                 values = self.regrid(native["temperature"].values[:, np.argmax(sigma)])
             dims = ("time", "level", "latitude", "longitude") if name in LEVEL_VARIABLES else ("time", "latitude", "longitude")
             units = LEVEL_VARIABLES[name][1] if name in LEVEL_VARIABLES else SURFACE_VARIABLES[name]
+            values = np.clip(values, *physical_bounds(name))  # sums of waves undershoot where the air is dry
             out[name] = (dims, values.astype("float32"), {"units": units})
         return out
 

@@ -156,18 +156,14 @@ class _CompressedConv(nn.Module):
     def dense_weight(self) -> Float[Tensor, "out channel *kernel"]:
         """The dense kernels that these filters make."""
         letters = "hwt"[: self.axes]
-        if self.channel_filter is None:
-            weight = torch.einsum(",".join(f"ro{name}" for name in letters) + f"->o{letters}", *self.axis_filters)
-            return weight.unsqueeze(1)
-        if not self.mixes_last:
-            names = "c" + letters
-            factors = [self.channel_filter, *self.axis_filters]
-            return torch.einsum(",".join(f"ro{name}" for name in names) + f"->o{names}", *factors)
-        groups = self.groups  # g: group, o and c: channel of the group
-        channel = self.channel_filter.view(self.terms, groups, self.out_channels // groups, -1)
-        along = [filters.view(self.terms, groups, self.in_channels // groups, -1) for filters in self.axis_filters]
-        names = ",".join(["rgoc", *(f"rgc{name}" for name in letters)])
-        return torch.einsum(f"{names}->goc{letters}", channel, *along).flatten(0, 1)
+        if self.mixes_last and self.channel_filter is not None:  # g: group, o and c: channel of the group
+            filters = [one.unflatten(1, (self.groups, -1)) for one in (self.channel_filter, *self.axis_filters)]
+            names = ",".join(["rgoc", *(f"rgc{name}" for name in letters)])
+            return torch.einsum(f"{names}->goc{letters}", *filters).flatten(0, 1)
+        factors = [*self.axis_filters] if self.channel_filter is None else [self.channel_filter, *self.axis_filters]
+        names = letters if self.channel_filter is None else "c" + letters
+        weight = torch.einsum(",".join(f"ro{name}" for name in names) + f"->o{names}", *factors)
+        return weight.unsqueeze(1) if self.channel_filter is None else weight
 
     @torch.no_grad()
     def to_dense(self) -> DenseConv2d | DenseConv3d:
@@ -245,15 +241,14 @@ class _CompressedConv(nn.Module):
         ours = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
         if tuple(dense.weight.shape) != ours:
             raise ValueError(f"dense must have kernels of shape {ours}; got {tuple(dense.weight.shape)}. Use from_dense.")
-        groups = self.groups
         kernels = dense.weight.squeeze(1) if self.channel_filter is None else dense.weight
         if self.mixes_last:  # the kernels of every input channel, over the outputs of its group
-            kernels = kernels.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+            kernels = kernels.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1)
         factors = decompose(kernels, self.terms, sweeps=sweeps, seed=seed)
         if self.channel_filter is not None:
             channel = factors.pop(0)
             if self.mixes_last:
-                channel = channel.unflatten(1, (groups, -1)).transpose(2, 3).flatten(1, 2)
+                channel = channel.unflatten(1, (self.groups, -1)).transpose(2, 3).flatten(1, 2)
             self.channel_filter.copy_(channel)
         for own_filter, factor in zip(self.axis_filters, factors, strict=True):
             own_filter.copy_(factor)

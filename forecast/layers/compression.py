@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -74,14 +73,10 @@ def spatial(
     form of the kernels, not how they start.
     """
     if compression.terms:
-        form: dict[str, Any] = {
-            "terms": compression.terms,
-            "padding": "same",
-            "bias": bias,
-            "gain": gain,
-            "mix": compression.mix,
-        }
-        return CompressedConv2d(in_channels, out_channels, kernel_size, **form)
+        return CompressedConv2d(
+            in_channels, out_channels, kernel_size,
+            terms=compression.terms, padding="same", bias=bias, gain=gain, mix=compression.mix,
+        )  # fmt: skip
     sizes = per_axis("kernel_size", kernel_size, 2)
     dense = DenseConv2d(
         in_channels, out_channels, sizes, bias=bias, reach=axis_reach("same", sizes, (1, 1), (1, 1)), edges=Padding("zeros")

@@ -7,8 +7,6 @@ latent rows are the poles again and `pad_sphere` holds on the latent grid too: 7
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -56,7 +54,7 @@ class PatchEmbedding(_Embedding, nn.Conv2d):
 class CompressedPatchEmbedding(_Embedding, CompressedConv2d):
     """`PatchEmbedding` with kernels of few chains of one-way filters."""
 
-    def __init__(self, in_channels: int, channels: int, patch: int, *, has_poles: bool, terms: int, mix: str = "auto") -> None:
+    def __init__(self, in_channels: int, channels: int, patch: int, *, has_poles: bool, terms: int, mix: str) -> None:
         super().__init__(in_channels, channels, _window(patch, has_poles), stride=patch, terms=terms, mix=mix)
         self.has_poles, self.halo, self.globe = has_poles, _halo(patch, has_poles), WHOLE
 
@@ -67,8 +65,9 @@ def patch_embedding(
     """The embedding, dense or compressed; a window of one cell is a matrix and stays dense."""
     if not compression.terms or _window(patch, has_poles) == 1:
         return PatchEmbedding(in_channels, channels, patch, has_poles=has_poles)
-    form: dict[str, Any] = {"terms": compression.terms, "mix": compression.mix}
-    return CompressedPatchEmbedding(in_channels, channels, patch, has_poles=has_poles, **form)
+    return CompressedPatchEmbedding(
+        in_channels, channels, patch, has_poles=has_poles, terms=compression.terms, mix=compression.mix
+    )
 
 
 def _window(patch: int, has_poles: bool) -> int:

@@ -6,12 +6,12 @@
 
 STORE is 20 simulated years on 37 x 72 points in two independent runs (docs/peers.md tells the command). Each network is trained
 by the experiment `peer_study` on the first four years of one run; test years are the first two of the other, which the store of
-the training does not hold. First every network is tried at each of
-`RATES` for `TRIAL_STEPS` steps: the rate with the lowest error of training is its own, and the processor seconds of its steps
-say how many fit into `--seconds`. So nothing is chosen on test years, and all get the same time on one thread. Forecasts from
-the test years come from one job and are scored beside the baselines, which are fitted on the same four years. What is there
-already is kept (a training that was killed goes on), so that several processes can train disjoint rows with `--only-train`;
-rows that failed are listed. Writes `benchmarks/results/peers.json`.
+the training does not hold. First every network is tried at each of `RATES` for `TRIAL_STEPS` steps: the rate with the lowest
+error of training is its own, and the processor seconds of its steps say how many fit into `--seconds`. So nothing is chosen on
+test years, and all get the same time on one thread. Forecasts from the test years come from one job and are scored beside the
+baselines, which are fitted on the same four years. What is there already is kept (a training that was killed goes on), so that
+several processes can train disjoint rows with `--only-train`; rows that failed are listed. Writes
+`benchmarks/results/peers.json`.
 """
 
 from __future__ import annotations
