@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from forecast.layers.compression import CompressionConfig, approximate, closed
 from forecast.layers.large_kernel_attention import ChannelNorm
-from forecast.layers.latent import Latent
+from forecast.layers.latent import Latent, branch_scale_of
 from forecast.layers.mixers import MIXERS
 from forecast.layers.patches import check_patch, patch_embedding, patch_unembedding
 from forecast.layers.time_embedding import TimeEmbedding, feature_count
@@ -87,7 +87,7 @@ class PuYunConfig:
 
 
 class Block(nn.Module):
-    """A mixer and a point-wise dense layer, each normalised, the latter conditioned on time, and nearly closed at first."""
+    """A mixer and a point-wise dense layer, each normalised, the latter conditioned on time."""
 
     def __init__(self, config: PuYunConfig, latent: Latent, *, clocked: bool = True) -> None:
         super().__init__()
@@ -157,8 +157,9 @@ class PuYun(TendencyNetwork):
         check_patch(rows, columns, config.patch, has_poles)
         latent_rows = (rows - 1) // config.patch + 1 if has_poles else rows // config.patch
         self.latent = Latent(
-            latent_rows, columns // config.patch, has_poles, fast_filters=config.fast_filters, compression=config.compression
-        )
+            latent_rows, columns // config.patch, has_poles, fast_filters=config.fast_filters, compression=config.compression,
+            branch_scale=branch_scale_of(sum(config.depth)),
+        )  # fmt: skip
         edges: dict[str, Any] = {"has_poles": has_poles, "compression": config.compression}
         self.embedding = patch_embedding(self.input_count, config.width, config.patch, **edges)
         self.time_embedding = TimeEmbedding(feature_count(requirements.history + 1), config.width)

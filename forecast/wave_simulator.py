@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from forecast.layers.compression import CompressionConfig, closed, pointwise, spatial
-from forecast.layers.latent import Latent
+from forecast.layers.latent import Latent, branch_scale_of
 from forecast.puyun import Block, PuYunConfig
 from forecast.wave_requirements import WaveRequirements
 
@@ -109,7 +109,7 @@ class PlaneAttention(nn.Module):
 
     def __init__(self, config: SimulatorConfig, waves: int, medium: int, channels: int) -> None:
         super().__init__()
-        latent = Latent(plane=True, compression=config.compression)
+        latent = Latent(plane=True, compression=config.compression, branch_scale=branch_scale_of(config.depth))
         blocks = PuYunConfig(width=config.width, expansion=config.expansion)
         self.lift = pointwise(waves + medium + 1, config.width, config.compression)
         self.body = nn.ModuleList(Block(blocks, latent, clocked=False) for _ in range(config.depth))

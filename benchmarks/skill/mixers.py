@@ -5,9 +5,9 @@
     python -m benchmarks.skill.mixers --figure
 
 Each network is trained by the experiment `mixer_study` (KEY=VALUE changes it for all) on the ERA5 sample until January 10 and
-forecasts from January 11 to 26. The store that it reads ends there, so that nothing can look at the report span. All forecasts
-come from one job and are scored beside the fitted baselines by `benchmarks.skill.scoring`. Rows that are there already are kept
-(a training that was killed goes on), those that failed or were left out are listed with their reason. Writes
+forecasts from January 11 to 26. The store that it reads ends there, so that nothing can look at the report span. Forecasts
+are scored beside the fitted baselines by `benchmarks.skill.scoring`. Trainings and forecasts that are there already are kept
+(those that were killed go on), those that failed or were left out are listed with their reason. Writes
 `benchmarks/results/mixers.json`; `--table` prints the table of what is stored there, `--figure` draws it for docs/mixers.md.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.machine import describe_machine, store_result
 from benchmarks.skill.report import draw, table
-from benchmarks.skill.study import Study, scored, train_all
+from benchmarks.skill.study import Study, make_all, scored
 from data_pipelines.build import build_analysis_store
 from data_pipelines.sample import sample_sources
 from data_pipelines.standardise import Selection
@@ -58,7 +58,7 @@ def study(mixers: Sequence[str], seeds: Sequence[int], overrides: Sequence[str],
     if not analysis.exists():
         build_analysis_store(sample_sources(), analysis, Selection(end=CHOOSE[1]))
     shared = Study(out, ("era5", analysis), analysis, TRAIN, *CHOOSE, REFERENCE)
-    rows, failed = train_all(
+    rows, failed = make_all(
         shared, {name: ["experiment=mixer_study", *overrides, f"model.mixer={name}"] for name in mixers}, seeds
     )
     return {

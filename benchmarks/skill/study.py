@@ -1,9 +1,8 @@
-"""Rows of a study: networks trained alike, resumed where they stopped, forecast by one job and scored together."""
+"""Rows of a study: networks that are trained alike and forecast alike, each resumed where it stopped, and scored together."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from configs.compose import compose
 from forecast.job import run_forecasts
 from forecast.job_config import RunConfig
 from forecast.training import Trainer, TrainingConfig
+
+FORECAST = "forecast.zarr"  # in the folder of the training
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,25 @@ def write_whole(path: Path, found: dict[str, Any]) -> None:
     partial.replace(path)
 
 
-def train_all(
+def forecast(study: Study, name: str, seed: int) -> None:
+    """Forecast by one trained network from the initial times, as far as that is not done.
+
+    The store lies in the training's folder and belongs to its checkpoint: a job with another one refuses to go on with it.
+    """
+    folder, lead = study.out / f"{name}-{seed}", f"{study.leads[-1]}h"
+    out = folder / FORECAST
+    run_forecasts(
+        RunConfig(
+            str(study.analysis), study.start, study.end, str(out), every=study.every, lead=lead,
+            cascade=[f"{lead}:{folder / 'checkpoint'}"], resume=out.exists(), progress=False,
+        )
+    )  # fmt: skip
+
+
+def make_all(
     study: Study, networks: Mapping[str, Sequence[str]], seeds: Sequence[int]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Train networks of these settings with every seed, one seed of all before the next one.
+    """Train networks of these settings and forecast with them, one seed of all before the next one.
 
     Returns
     -------
@@ -114,7 +130,9 @@ def train_all(
     for seed in seeds:
         for name, settings in networks.items():
             try:
-                rows.append(train(study, name, seed, settings))
+                row = train(study, name, seed, settings)
+                forecast(study, name, seed)
+                rows.append(row)
             except (ValueError, RuntimeError) as error:
                 failed.append({"name": name, "seed": seed, "error": f"{type(error).__name__}: {error}"})
     return rows, failed
@@ -126,11 +144,11 @@ def scored(study: Study, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
     for row in rows:
         groups.setdefault(row["name"], []).append(row)
     members = {name: [f"{name}-{row['seed']}" for row in found] for name, found in groups.items()}
-    stores = forecast(study, [one for names in members.values() for one in names])
+    stores = {one: study.out / one / FORECAST for names in members.values() for one in names}
     for name, several in list(members.items()):
         if len(several) > 1:
             of_seeds = mean_of_seeds(name)
-            stores[of_seeds] = average([stores[one] for one in several], stores[several[0]].with_name(f"{of_seeds}.zarr"))
+            stores[of_seeds] = average([stores[one] for one in several], study.out / f"{of_seeds}.zarr")
             members[of_seeds] = [of_seeds]
     reference = study.reference if study.reference in members else next(iter(members))
     scores = score(
@@ -157,23 +175,6 @@ def average(forecasts: Sequence[Path], out: Path) -> Path:
     with ExitStack() as opened:
         several = [opened.enter_context(xr.open_zarr(path)) for path in forecasts]
         mean = sum(several[1:], several[0]) / len(several)
-        mean.drop_encoding().assign_attrs(title=f"mean of {', '.join(path.stem for path in forecasts)}").to_zarr(
-            out, mode="w", consolidated=False
-        )
+        titled = mean.drop_encoding().assign_attrs(title=f"mean of {len(several)} forecasts")
+        titled.to_zarr(out, mode="w", consolidated=False)
     return out
-
-
-def forecast(study: Study, names: Sequence[str]) -> dict[str, Path]:
-    """Forecast by every network from the initial times."""
-    stamp = time.strftime("%Y%m%dT%H%M%S")
-    stores = {name: study.out / "forecasts" / stamp / f"{name}.zarr" for name in names}
-    lead = f"{study.leads[-1]}h"
-    cascades = {str(stores[name]): [f"{lead}:{study.out / name / 'checkpoint'}"] for name in names}
-    first, *others = cascades
-    run_forecasts(
-        RunConfig(
-            str(study.analysis), study.start, study.end, first, every=study.every, lead=lead, cascade=cascades[first],
-            branches={path: cascades[path] for path in others}, progress=False,
-        )
-    )  # fmt: skip
-    return stores

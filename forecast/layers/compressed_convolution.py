@@ -379,6 +379,11 @@ class CompressedPointwise(nn.Module):
         if self.wide.bias is not None:
             nn.init.zeros_(self.wide.bias)
 
+    @property
+    def bias(self) -> Tensor | None:
+        """What is added to the outputs, as a dense layer has it."""
+        return self.wide.bias
+
     def forward(self, x: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, "batch out lat lon"]:
         """Mix channels through the narrow field."""
         return self.wide(self.narrow(x))

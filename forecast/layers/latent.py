@@ -30,6 +30,8 @@ class Latent:
         Whether square filters run on our own kernels where those are, see `SphericalDepthwiseConv2d`.
     compression
         Of the 1x1 convolutions.
+    branch_scale
+        What the outputs of every branch are multiplied by at first; it is learned from there. See `branch_scale_of`.
     """
 
     rows: int = 0
@@ -38,6 +40,7 @@ class Latent:
     plane: bool = False
     fast_filters: bool = True
     compression: CompressionConfig = field(default_factory=CompressionConfig)
+    branch_scale: float = 1.0
 
     def depthwise(self, channels: int, kernel_size: int, dilation: int = 1) -> nn.Module:
         """One square filter per channel."""
@@ -53,8 +56,20 @@ class Latent:
     def scaled_pointwise(self, in_channels: int, channels: int) -> nn.Module:
         """The closing 1x1 convolution of a branch."""
         if not self.compression.rank:
-            return ScaledPointwise(in_channels, channels)
-        return CompressedScaledPointwise(in_channels, channels, self.compression.rank_of(in_channels, channels))
+            return ScaledPointwise(in_channels, channels, self.branch_scale)
+        return CompressedScaledPointwise(
+            in_channels, channels, self.compression.rank_of(in_channels, channels), self.branch_scale
+        )
+
+
+def branch_scale_of(blocks: int) -> float:
+    """Where the branches of this many blocks, two each, begin: all of them together are about half of what they are added to.
+
+    A branch with the initial weights of its layers is about a fifth of its input, and independent branches add up with the root
+    of their number, so that no depth outgrows its input (GPT-2's rule; Radford et al., 2019, section 2.3). VAN's 1e-2 (arXiv
+    2202.09741) keeps branches closed for hundreds of steps, which is most of a small budget.
+    """
+    return min(1.0, 2 * blocks**-0.5)
 
 
 def filter_sphere(

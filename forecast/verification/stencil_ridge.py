@@ -9,14 +9,14 @@ time by lead time and channel by channel.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
 import scipy.linalg.blas as blas
 import scipy.linalg.lapack as lapack
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Complex64, Float, Float32, Float64
 
 from forecast.verification.baselines import damping
 from forecast.verification.hold_out import hold_out_mse, scored_steps
@@ -192,23 +192,16 @@ class FieldStencil:
         bottom = across[..., ::-1, :][..., skip : RADIUS + skip, :]
         return np.concatenate([top, scaled, bottom], axis=-2)
 
-    def predictors(
-        self, padded: Float32[np.ndarray, "time channel lat2 lon"], group: Sequence[int], row: int
-    ) -> Float32[np.ndarray, "sample predictor"]:
-        """Stencils of one latitude at every time that has one before it: ((time - 1) x lon, frame x channel x 81)."""
-        band = padded[:, group, row : row + WIDTH]
-        columns = np.arange(-RADIUS, band.shape[-1] + RADIUS) % band.shape[-1]
-        windows = np.lib.stride_tricks.sliding_window_view(band[..., columns], WIDTH, axis=-1)
-        time, channel, height, lon, width = windows.shape
-        state = windows.transpose(0, 3, 1, 2, 4).reshape(time, lon, channel * height * width)
-        return np.concatenate([state[:-1], state[1:]], axis=-1).reshape((time - 1) * lon, -1)
+    def spectra(self, scaled: Float32[np.ndarray, "*n channel lat lon"]) -> Complex64[np.ndarray, "*n channel lat2 wave"]:
+        """Standardised anomalies, continued over the poles, by wavenumber along their latitude."""
+        return scipy.fft.rfft(self.pad_rows(scaled), axis=-1)
 
     def apply(
         self, fit: Fit, scaled: Float32[np.ndarray, "n frame channel lat lon"]
     ) -> Float32[np.ndarray, "n channel lat lon"]:
         """Apply a fit to standardised anomalies; products of spectra along longitude, not 81 sums per point."""
         n, _, _, lat, lon = scaled.shape
-        spectrum = scipy.fft.rfft(self.pad_rows(scaled), axis=-1)
+        spectrum = self.spectra(scaled)
         result = scaled[:, -1] * fit.damping[:, :, None]
         for group, transfer in zip(self.groups, fit.spectra(lon), strict=True):
             rows = np.lib.stride_tricks.sliding_window_view(spectrum[:, :, group], WIDTH, axis=-2)
@@ -224,16 +217,17 @@ def fit_steps(
 ) -> dict[tuple[int, float], Fit]:
     """Fit every lead time (in steps) with every penalty asked for it; one pass over the training states per latitude."""
     dampings = {step: damping(training, step) for step in wanted}
-    anomalies = [anomaly / stencil.scale[:, None, None] for anomaly in training.anomalies()]
-    padded = [stencil.pad_rows(anomaly) for anomaly in anomalies]
-    lat = training.latitude.size
+    spectra = [stencil.spectra(anomaly / stencil.scale[:, None, None]) for anomaly in training.anomalies()]
+    lat, lon = training.latitude.size, training.longitude.size
     weights: dict[tuple[int, float], list[np.ndarray]] = {(s, penalty): [] for s in wanted for penalty in wanted[s]}
     for group in stencil.groups:
         size = HISTORY * len(group) * WIDTH**2
         for fits in weights.values():
             fits.append(np.zeros((lat, size, len(group)), np.float32))
         for row in range(lat):
-            for step, normal, moment, samples in _moments(anomalies, padded, stencil, group, row, dampings):
+            bands = [spectrum[:, group, row : row + WIDTH] for spectrum in spectra]
+            damping_of = {step: factor[group, row] for step, factor in dampings.items()}
+            for step, normal, moment, samples in moments_of(bands, lon, damping_of):
                 for penalty in wanted[step]:
                     weights[step, penalty][-1][row] = _solve_ridge(normal, penalty * samples, moment)
     return {(step, penalty): Fit(fits, dampings[step]) for (step, penalty), fits in weights.items()}
@@ -242,7 +236,7 @@ def fit_steps(
 def _solve_ridge(
     normal: Float64[np.ndarray, "predictor predictor"], weight: float, moment: Float64[np.ndarray, "predictor channel"]
 ) -> Float64[np.ndarray, "predictor channel"]:
-    """Solve (normal + weight I) x = moment by LAPACK itself, which reads the upper triangle: checks would cost more."""
+    """Solve (normal + weight I) x = moment by LAPACK itself: checks would cost more."""
     ridge = normal.copy(order="F")
     ridge.flat[:: len(ridge) + 1] += weight
     _, solution, info = lapack.dposv(ridge, moment, overwrite_a=True)
@@ -254,49 +248,78 @@ def _solve_ridge(
     return solution
 
 
-def _moments(
-    anomalies: list[np.ndarray],
-    padded: list[np.ndarray],
-    stencil: FieldStencil,
-    group: list[int],
-    row: int,
-    dampings: dict[int, np.ndarray],
+def moments_of(
+    bands: Sequence[Complex64[np.ndarray, "time channel row wave"]], lon: int, dampings: Mapping[int, np.ndarray]
 ) -> Iterator[tuple[int, Float64[np.ndarray, "predictor predictor"], Float64[np.ndarray, "predictor channel"], int]]:
-    """Give (step, upper triangle of X'X, X'y, samples) of one latitude, longest lead time first: shorter ones only add samples.
+    """Give (step, X'X, X'y, samples) of one latitude, longest lead time first: shorter ones only add samples.
+
+    X has a row per time and longitude, the 9 x 9 points around it in two states, and is never made. Since the ring closes,
+    products of its columns depend on the longitudes between them and on nothing else: they are the Fourier transforms of
+    products by wavenumber, of vectors that are nine times as short and half as many.
 
     All products are SciPy's, as the solution is: NumPy brings a BLAS of its own, and where both have threads, those of the one
     wait in the other's way (products and solutions took three times as long).
+
+    Parameters
+    ----------
+    bands
+        Spectra of the nine rows around the latitude, one array per run of states without a gap.
+    lon
+        Longitudes of the ring.
+    dampings
+        Factor of damped persistence per channel, by lead time in steps.
     """
-    size = HISTORY * len(group) * WIDTH**2
-    lon = anomalies[0].shape[-1]
     steps = sorted(dampings, reverse=True)
-    stencils = [stencil.predictors(field, group, row) for field in padded]
-    own = [anomaly[:, group, row].transpose(0, 2, 1) for anomaly in anomalies]  # (time, lon, channel)
-    # All lead times at once: one pass over the stencils, which are hundreds of megabytes.
-    targets = [_targets(field, steps, [dampings[step][group, row] for step in steps]) for field in own]
-    moments = sum(blas.sgemm(1.0, x.T, target.T, trans_b=True) for x, target in zip(stencils, targets, strict=True))
-    moments = moments.reshape(size, len(steps), len(group))
-    normal = np.zeros((size, size), order="F")
-    used = [0] * len(anomalies)
+    waves = [np.ascontiguousarray(np.moveaxis(band, -1, 0)) for band in bands]  # (wave, time, channel, row)
+    columns = [_columns(wave) for wave in waves]
+    targets = [_targets(wave[..., RADIUS], steps, [dampings[step] for step in steps]) for wave in waves]
+    size, channels = columns[0].shape[-1], bands[0].shape[1]
+    # All lead times at once: one pass over the columns.
+    crossed = sum(_crossed(x, target) for x, target in zip(columns, targets, strict=True))
+    offsets = np.arange(-RADIUS, RADIUS + 1)
+    moments = scipy.fft.irfft(crossed, n=lon, axis=0)[offsets % lon].swapaxes(0, 1).reshape(-1, len(steps), channels)
+    spectrum = np.zeros((columns[0].shape[0], size, size), np.complex128)
+    used = [0] * len(columns)
     for number, step in enumerate(steps):
-        for position, (x, field) in enumerate(zip(stencils, own, strict=True)):
-            n = max(field.shape[0] - (HISTORY - 1) - step, 0)
+        for position, x in enumerate(columns):
+            n = max(waves[position].shape[1] - (HISTORY - 1) - step, 0)
             if n > used[position]:
-                normal += blas.ssyrk(1.0, x[used[position] * lon : n * lon].T)
+                spectrum += _squared(x[:, used[position] : n])
                 used[position] = n
-        yield step, normal, moments[:, number].astype(np.float64), max(sum(used) * lon, 1)
+        lags = scipy.fft.irfft(spectrum, n=lon, axis=0)
+        normal = lags[(offsets - offsets[:, None]) % lon].transpose(2, 0, 3, 1).reshape(size * WIDTH, -1)
+        yield step, normal, moments[:, number], max(sum(used) * lon, 1)
+
+
+def _columns(wave: Complex64[np.ndarray, "wave time channel row"]) -> Complex64[np.ndarray, "wave sample column"]:
+    """Rows of every state and of the one before it, side by side."""
+    two = np.stack([wave[:, :-1], wave[:, 1:]], axis=2)
+    return two.reshape(*two.shape[:2], -1)
 
 
 def _targets(
-    field: Float32[np.ndarray, "time lon channel"], steps: Sequence[int], damping_of: Sequence[Float32[np.ndarray, " channel"]]
-) -> Float32[np.ndarray, "sample target"]:
-    """What each sample should become less damped persistence, (step x channel); 0 where the field ends before."""
-    start = field[HISTORY - 1 :]
-    change = np.zeros((*start.shape[:2], len(steps), start.shape[2]), np.float32)
+    own: Complex64[np.ndarray, "wave time channel"], steps: Sequence[int], damping_of: Sequence[Float32[np.ndarray, " channel"]]
+) -> Complex64[np.ndarray, "wave sample target"]:
+    """What each sample should become less damped persistence, (step x channel); 0 where the states end before."""
+    start = own[:, HISTORY - 1 :]
+    change = np.zeros((*start.shape[:2], len(steps), start.shape[2]), np.complex64)
     for number, (step, factor) in enumerate(zip(steps, damping_of, strict=True)):
-        n = max(start.shape[0] - step, 0)
-        change[:n, :, number] = start[step : step + n] - start[:n] * factor
-    return change.reshape(start.shape[0] * start.shape[1], -1)
+        n = max(start.shape[1] - step, 0)
+        change[:, :n, number] = start[:, step : step + n] - start[:, :n] * factor
+    return change.reshape(*start.shape[:2], -1)
+
+
+def _squared(x: Complex64[np.ndarray, "wave sample column"]) -> Complex64[np.ndarray, "wave column column"]:
+    """Sums over samples of the conjugate of one column times another."""
+    upper = np.stack([blas.cherk(1.0, of_wave.T).conj() for of_wave in x])
+    return upper + np.triu(upper, 1).conj().swapaxes(1, 2)
+
+
+def _crossed(
+    x: Complex64[np.ndarray, "wave sample column"], targets: Complex64[np.ndarray, "wave sample target"]
+) -> Complex64[np.ndarray, "wave column target"]:
+    """Sums over samples of a column times the conjugate of a target."""
+    return np.stack([blas.cgemm(1.0, one.T, target.T, trans_b=2) for one, target in zip(x, targets, strict=True)])
 
 
 def _summary(training: TrainingData, choices: dict[int, tuple[Choice, ...]]) -> str:

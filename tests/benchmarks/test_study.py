@@ -5,9 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import xarray as xr
 
-from benchmarks.skill.study import average
+from benchmarks.skill.study import FORECAST, Study, average, forecast
+from data_pipelines.store import StoreError, create_analysis_store, write_analysis
+from forecast import checkpoint
+from forecast.checkpoint import save_checkpoint
+from forecast.forecast_store import missing_forecasts
+from tests.helpers.analyses import make_analysis
+from tests.helpers.forecasters import extrapolation
+
+SPAN = ("2019-01-01", "2020-06-30")
 
 
 def test_mean_of_seeds_is_the_mean_of_their_forecasts_in_the_same_units(tmp_path: Path) -> None:
@@ -19,4 +28,35 @@ def test_mean_of_seeds_is_the_mean_of_their_forecasts_in_the_same_units(tmp_path
     mean = xr.open_zarr(average(paths, tmp_path / "mean.zarr"), consolidated=False).load()
     np.testing.assert_array_equal(mean["mean_sea_level_pressure"], np.full((2, 3), 3.0))
     assert mean["mean_sea_level_pressure"].attrs["units"] == "Pa"
-    assert mean.attrs["title"] == "mean of net-0, net-1, net-2"
+    assert mean.attrs["title"] == "mean of 3 forecasts"
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """A study with one network that is trained."""
+    monkeypatch.setitem(checkpoint.MODELS, "Extrapolation", "tests.helpers.forecasters")
+    analysis = make_analysis().drop_vars("land_sea_mask")
+    create_analysis_store(tmp_path / "analysis.zarr", analysis, attributes={"license": "CC-BY-4.0", "source": "made for tests"})
+    write_analysis(tmp_path / "analysis.zarr", analysis)
+    save_checkpoint(tmp_path / "net-0" / "checkpoint", extrapolation(analysis, gain=0.5), training_span=SPAN, data_hash="one")
+    store = tmp_path / "analysis.zarr"
+    return Study(
+        tmp_path, ("era5", store), store, SPAN, "2021-02-27T06", "2021-02-27T12", "net", every="6h", leads=(6, 12)
+    )  # fmt: skip
+
+
+def test_forecasts_that_are_there_are_kept_and_those_of_another_checkpoint_refused(study: Study) -> None:
+    forecast(study, "net", 0)
+    store = study.out / "net-0" / FORECAST
+    assert not missing_forecasts(store)
+    written = {path: path.stat().st_mtime_ns for path in store.rglob("c/**/*") if path.is_file()}
+    assert written
+    forecast(study, "net", 0)
+    assert {path: path.stat().st_mtime_ns for path in store.rglob("c/**/*") if path.is_file()} == written
+    analysis = make_analysis().drop_vars("land_sea_mask")
+    (study.out / "net-0" / "checkpoint").rename(study.out / "before")
+    save_checkpoint(
+        study.out / "net-0" / "checkpoint", extrapolation(analysis, gain=-0.25), training_span=SPAN, data_hash="two"
+    )
+    with pytest.raises(StoreError, match="holds another job: its checkpoint_sha256"):
+        forecast(study, "net", 0)

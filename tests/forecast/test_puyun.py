@@ -212,3 +212,17 @@ def test_calibration_leaves_the_analysis_alone() -> None:
     fields = frames_for(model)[:, -1]
     assert model.calibrated(fields, fields, TIME, 0) is fields
     assert not torch.equal(model.calibrated(fields, fields, TIME, 6), fields)
+
+
+@pytest.mark.parametrize("mixer", ["gated_large_kernel", "ls"])
+@pytest.mark.parametrize("depth", [(2, 2), (8, 8)])
+def test_branches_begin_open_and_bounded_at_any_depth(mixer: str, depth: tuple[int, ...]) -> None:
+    """Together they are half of what the first block is given: training reaches all from its first step, and none grow."""
+    torch.manual_seed(0)
+    model = PuYun(PuYunConfig(width=32, depth=depth, mixer=mixer), make_requirements())
+    x = torch.randn(2, 32, *model.requirements.grid_shape)
+    time = torch.zeros(2, 32)
+    out = x
+    for block in (block for stage in model.stages for block in stage):
+        out = block(out, time)
+    assert 0.4 < (out - x).std() / x.std() < 0.6

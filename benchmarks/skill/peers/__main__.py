@@ -1,6 +1,6 @@
 """Peers at an equal budget: networks of one size, trained for as long on the same data, scored on the same test years.
 
-    python -m benchmarks.skill.peers --simulated STORE [--seconds 180] [--networks PuYun UNet] [--seeds 0 1] [--only-train]
+    python -m benchmarks.skill.peers --simulated STORE [--seconds 180] [--networks PuYun UNet] [--seeds 0 1] [--only-make]
     python -m benchmarks.skill.peers --table
     python -m benchmarks.skill.peers --figure
 
@@ -8,10 +8,9 @@ STORE is 20 simulated years on 37 x 72 points in two independent runs (docs/peer
 by the experiment `peer_study` on the first four years of one run; test years are the first two of the other, which the store of
 the training does not hold. First every network is tried at each of `RATES` for `TRIAL_STEPS` steps: the rate with the lowest
 error of training is its own, and the processor seconds of its steps say how many fit into `--seconds`. So nothing is chosen on
-test years, and all get the same time on one thread. Forecasts from the test years come from one job and are scored beside the
-baselines, which are fitted on the same four years. What is there already is kept (a training that was killed goes on), so that
-several processes can train disjoint rows with `--only-train`; rows that failed are listed. Writes
-`benchmarks/results/peers.json`.
+test years, and all get the same time on one thread. Forecasts from the test years are scored beside the baselines, which are
+fitted on the same four years. What is there already is kept (a training that was killed goes on), so that several processes can
+make disjoint rows with `--only-make`; rows that failed are listed. Writes `benchmarks/results/peers.json`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from typing import Any
 from benchmarks.machine import describe_machine, store_result
 from benchmarks.skill.peers import icosahedral_graph, spherical_operator, u_net, window_attention
 from benchmarks.skill.peers.report import draw, table
-from benchmarks.skill.study import Study, scored, train_all, training_config, write_whole
+from benchmarks.skill.study import Study, make_all, scored, training_config, write_whole
 from data_pipelines.build import build_analysis_store
 from data_pipelines.sources import Selection
 from forecast.training import Trainer
@@ -59,7 +58,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=180.0, help="of one thread, for each training")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS), metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--only-train", action="store_true", help="train these rows and score nothing yet")
+    parser.add_argument("--only-make", action="store_true", help="train and forecast these rows, and score nothing yet")
     parser.add_argument("--table", action="store_true", help="print the stored tables, train nothing")
     parser.add_argument("--figure", action="store_true", help="draw what is stored, train nothing")
     given = parser.parse_args()
@@ -67,8 +66,8 @@ def main() -> None:
         if given.simulated is None:
             parser.error("give --simulated STORE, or --table or --figure for what is stored")
         study = prepare(given.simulated)
-        rows, failed = train_all(study, {name: settings_of(study, name, given.seconds) for name in given.networks}, given.seeds)
-        if given.only_train:
+        rows, failed = make_all(study, {name: settings_of(study, name, given.seconds) for name in given.networks}, given.seeds)
+        if given.only_make:
             return
         store_result(RESULT, result_of(study, rows, failed, given.seconds))
     result = json.loads(RESULT.read_text())

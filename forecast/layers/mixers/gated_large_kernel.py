@@ -12,13 +12,18 @@ from forecast.layers.latent import Latent
 
 
 class GatedLargeKernelAttention(nn.Module):
-    """The gate and the gated values have 1x1 projections of their own (ConvFormer's form)."""
+    """The gate and the gated values have 1x1 projections of their own (ConvFormer's form).
+
+    Values begin around one: a product of two fields around zero has no linear part, and weather is linear before anything else.
+    """
 
     def __init__(self, width: int, latent: Latent) -> None:
         super().__init__()
         self.project_in = latent.pointwise(width, 2 * width)
         self.large_kernel = LargeKernel(width, latent)
         self.project_out = latent.scaled_pointwise(width, width)
+        with torch.no_grad():
+            self.project_in.bias[width:] = 1.0
 
     def forward(self, x: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, "batch channel lat lon"]:
         """Multiply values by the large-kernel response of the gate."""

@@ -12,7 +12,7 @@ from forecast.layers.compression import CompressionConfig, approximate, closed, 
 from forecast.layers.depthwise import PlaneDepthwiseConv2d
 from forecast.layers.mixers import MIXERS
 from forecast.layers.patches import patch_embedding, patch_unembedding
-from forecast.layers.scaled_pointwise import LAYER_SCALE, CompressedScaledPointwise, ScaledPointwise
+from forecast.layers.scaled_pointwise import CompressedScaledPointwise, ScaledPointwise
 from forecast.puyun import PuYun, PuYunConfig
 from tests.helpers.puyun import make_requirements
 
@@ -121,11 +121,11 @@ def test_a_closed_convolution_returns_zeros_and_can_learn() -> None:
 
 def test_a_scaled_layer_keeps_its_scale() -> None:
     torch.manual_seed(0)
-    dense, x = ScaledPointwise(6, 4), torch.randn(1, 6, 3, 5)
+    dense, x = ScaledPointwise(6, 4, scale=0.5), torch.randn(1, 6, 3, 5)
     with torch.no_grad():
         dense.scale.normal_()
-    compressed = CompressedScaledPointwise(6, 4, rank=4)
-    assert float(compressed.scale.detach().max()) == pytest.approx(LAYER_SCALE)
+    compressed = CompressedScaledPointwise(6, 4, rank=4, scale=0.5)
+    assert float(compressed.scale.detach().max()) == 0.5
     compressed.approximate(dense)
     with torch.no_grad():
         compressed.scale.copy_(dense.scale)

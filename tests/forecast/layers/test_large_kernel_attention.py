@@ -6,7 +6,6 @@ from forecast.layers.large_kernel_attention import ChannelNorm, LargeKernel
 from forecast.layers.latent import Latent
 from forecast.layers.mixers.gated_large_kernel import GatedLargeKernelAttention
 from forecast.layers.mixers.lka import LargeKernelAttention
-from forecast.layers.scaled_pointwise import LAYER_SCALE
 
 LATENT = Latent(21, 24, has_poles=True)
 
@@ -38,7 +37,17 @@ def test_gate_of_zero_closes_the_gated_form() -> None:
         layer.large_kernel[2].weight.zero_()
         layer.large_kernel[2].bias.zero_()
     x = torch.randn(1, 3, 21, 24)
-    torch.testing.assert_close(layer(x), (layer.project_out.bias * LAYER_SCALE).view(1, -1, 1, 1).expand_as(x))
+    torch.testing.assert_close(layer(x), layer.project_out.bias.view(1, -1, 1, 1).expand_as(x))
+
+
+def test_the_gated_product_begins_with_a_linear_look_around() -> None:
+    """With values around zero a small anomaly would change what is at its own place and nothing around it."""
+    torch.manual_seed(0)
+    layer, x = GatedLargeKernelAttention(16, LATENT), torch.zeros(1, 16, 21, 24)
+    x[0, :, 10, 12] = 0.1 * torch.randn(16)
+    change = (layer(x) - layer(torch.zeros_like(x))).abs()
+    here = change[0, :, 10, 12].sum()
+    assert change.sum() - here > 5 * here
 
 
 def test_channel_norm_normalises_every_point() -> None:

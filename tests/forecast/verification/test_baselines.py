@@ -21,12 +21,14 @@ from forecast.verification.inputs import VerificationError, stack
 from forecast.verification.linear_inverse_model import LinearInverseModel, fit_linear_inverse_model
 from forecast.verification.stencil_ridge import (
     RADIUS,
+    WIDTH,
     Choice,
     FieldStencil,
     StencilRidge,
     _solve_ridge,
     fit_stencil_ridge,
     fit_steps,
+    moments_of,
 )
 from forecast.verification.training import Climatology, TrainingData, load_training
 from tests.helpers.verification import STEP, drifting_truth
@@ -165,8 +167,16 @@ def test_vector_components_change_sign_over_the_pole(training):
     np.testing.assert_array_equal(padded[1, RADIUS - 1], -np.roll(field[1, 1], 8))
 
 
+def stencils(padded, row):
+    """Points around every longitude of one latitude, cut out, at every time that has one before it: what is never made."""
+    band = padded[:, :, row : row + WIDTH]
+    columns = np.arange(-RADIUS, band.shape[-1] + RADIUS) % band.shape[-1]
+    windows = np.lib.stride_tricks.sliding_window_view(band[..., columns], WIDTH, axis=-1)
+    state = windows.transpose(0, 3, 1, 2, 4).reshape(len(band), band.shape[-1], -1)
+    return np.concatenate([state[:-1], state[1:]], axis=-1)  # (time - 1, lon, predictor)
+
+
 def test_products_of_spectra_equal_sums_over_the_stencil(training):
-    """`apply` goes through Fourier space; the fit goes through stencils cut out of the field."""
     stencil = FieldStencil(training)
     fit = fit_steps(training, stencil, {1: (0.1,)})[1, 0.1]
     (anomaly,) = training.anomalies()
@@ -174,9 +184,31 @@ def test_products_of_spectra_equal_sums_over_the_stencil(training):
     made = stencil.apply(fit, np.stack([scaled[:-1], scaled[1:]], axis=1))
     padded = stencil.pad_rows(scaled)
     for row in (0, 4, 8):
-        direct = (stencil.predictors(padded, [0, 1], row) @ fit.weights[0][row]).reshape(-1, 16, 2).transpose(0, 2, 1)
+        direct = (stencils(padded, row) @ fit.weights[0][row]).transpose(0, 2, 1)
         direct += scaled[1:, :, row] * fit.damping[:, row, None]
         np.testing.assert_allclose(made[:, :, row], direct, atol=2e-5)
+
+
+def test_moments_are_those_of_stencils_that_are_cut_out(training):
+    """Two runs of states, of which one ends before the longest lead time."""
+    stencil, rng = FieldStencil(training), np.random.default_rng(0)
+    runs = [rng.standard_normal((length, 2, 9, 16)).astype(np.float32) for length in (12, 6)]
+    spectra = [stencil.spectra(run) for run in runs]
+    damping = {2: np.array([0.5, 0.25], np.float32), 7: np.zeros(2, np.float32), 1: np.ones(2, np.float32)}
+    for row in (0, 5):
+        found = list(moments_of([spectrum[:, :, row : row + WIDTH] for spectrum in spectra], 16, damping))
+        assert [step for step, *_ in found] == [7, 2, 1]
+        for step, normal, moment, samples in found:
+            x, y = [], []
+            for run in runs:
+                cut, end = stencils(stencil.pad_rows(run), row), max(len(run) - step, 1)
+                x.append(cut[: end - 1].reshape(-1, cut.shape[-1]))
+                change = run[1 + step :, :, row] - run[1:end, :, row] * damping[step][:, None]
+                y.append(change.transpose(0, 2, 1).reshape(-1, 2))
+            x, y = np.concatenate(x).astype(float), np.concatenate(y).astype(float)
+            assert samples == len(x)
+            np.testing.assert_allclose(normal, x.T @ x, atol=2e-4)
+            np.testing.assert_allclose(moment, x.T @ y, atol=2e-4)
 
 
 def test_many_channels_are_fitted_one_by_one(training):
