@@ -22,8 +22,7 @@ class GatedLargeKernelAttention(nn.Module):
         self.project_in = latent.pointwise(width, 2 * width)
         self.large_kernel = LargeKernel(width, latent)
         self.project_out = latent.scaled_pointwise(width, width)
-        with torch.no_grad():
-            self.project_in.bias[width:] = 1.0
+        nn.init.ones_(self.project_in.get_parameter("bias")[width:])
 
     def forward(self, x: Float[Tensor, "batch channel lat lon"]) -> Float[Tensor, "batch channel lat lon"]:
         """Multiply values by the large-kernel response of the gate."""
