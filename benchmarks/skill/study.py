@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from forecast.job_config import RunConfig
 from forecast.training import Trainer, TrainingConfig
 
 FORECAST = "forecast.zarr"  # in the folder of the training
+HAND_OVER = 120  # hours, from the first stage of a cascade to the second
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Study:
         Those that are scored; None for all.
     train_analysis
         Store on which baselines are fitted; None for `analysis`.
+    behind
+        Rows that are a second stage, by the row whose networks they take over from, and begin as, at `HAND_OVER`.
     """
 
     out: Path
@@ -57,6 +60,15 @@ class Study:
     leads: Sequence[int] = LEADS
     variables: Sequence[str] | None = None
     train_analysis: Path | None = None
+    behind: Mapping[str, str] = field(default_factory=dict)
+
+    def folder(self, name: str, seed: int) -> Path:
+        """Of one training."""
+        return self.out / f"{name}-{seed}"
+
+    def checkpoint(self, name: str, seed: int) -> Path:
+        """Of one training."""
+        return self.folder(name, seed) / "checkpoint"
 
 
 def train(study: Study, name: str, seed: int, settings: Sequence[str]) -> dict[str, Any]:
@@ -67,9 +79,15 @@ def train(study: Study, name: str, seed: int, settings: Sequence[str]) -> dict[s
     ValueError
         If it is there with other settings.
     """
-    folder = study.out / f"{name}-{seed}"
+    folder = study.folder(name, seed)
     row = folder / "row.json"
     settings = [*settings, f"seed={seed}"]
+    if name in study.behind:
+        first = study.checkpoint(study.behind[name], seed)
+        settings += [
+            f"initial=[{first}]", f"earlier_stages=[{first}]", f"earlier_until_hours=[{HAND_OVER}]",
+            f"lead_until_hours={study.leads[-1]}",
+        ]  # fmt: skip
     if row.exists():
         known: dict[str, Any] = json.loads(row.read_text())
         if known["settings"] != settings:
@@ -107,12 +125,14 @@ def forecast(study: Study, name: str, seed: int) -> None:
 
     The store lies in the training's folder and belongs to its checkpoint: a job with another one refuses to go on with it.
     """
-    folder, lead = study.out / f"{name}-{seed}", f"{study.leads[-1]}h"
-    out = folder / FORECAST
+    out, lead = study.folder(name, seed) / FORECAST, f"{study.leads[-1]}h"
+    cascade = [f"{lead}:{study.checkpoint(name, seed)}"]
+    if name in study.behind:
+        cascade = [f"{HAND_OVER}h:{study.checkpoint(study.behind[name], seed)}", *cascade]
     run_forecasts(
         RunConfig(
             str(study.analysis), study.start, study.end, str(out), every=study.every, lead=lead,
-            cascade=[f"{lead}:{folder / 'checkpoint'}"], resume=out.exists(), progress=False,
+            cascade=cascade, resume=out.exists(), progress=False,
         )
     )  # fmt: skip
 

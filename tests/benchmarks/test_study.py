@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from benchmarks.skill.study import FORECAST, Study, average, forecast
+from benchmarks.skill.study import FORECAST, Study, average, forecast, train
 from data_pipelines.store import StoreError, create_analysis_store, write_analysis
 from forecast import checkpoint
 from forecast.checkpoint import save_checkpoint
 from forecast.forecast_store import missing_forecasts
+from forecast.training import TrainingConfig
 from tests.helpers.analyses import make_analysis
 from tests.helpers.forecasters import extrapolation
 
@@ -38,11 +39,14 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     analysis = make_analysis().drop_vars("land_sea_mask")
     create_analysis_store(tmp_path / "analysis.zarr", analysis, attributes={"license": "CC-BY-4.0", "source": "made for tests"})
     write_analysis(tmp_path / "analysis.zarr", analysis)
-    save_checkpoint(tmp_path / "net-0" / "checkpoint", extrapolation(analysis, gain=0.5), training_span=SPAN, data_hash="one")
     store = tmp_path / "analysis.zarr"
-    return Study(
-        tmp_path, ("era5", store), store, SPAN, "2021-02-27T06", "2021-02-27T12", "net", every="6h", leads=(6, 12)
+    made = Study(
+        tmp_path, ("era5", store), store, SPAN, "2021-02-27T06", "2021-02-27T12", "net", every="6h", leads=(6, 12),
+        behind={"net cascade": "net"},
     )  # fmt: skip
+    for name, gain in (("net", 0.5), ("net cascade", -0.25)):
+        save_checkpoint(made.checkpoint(name, 0), extrapolation(analysis, gain=gain), training_span=SPAN, data_hash=name)
+    return made
 
 
 def test_forecasts_that_are_there_are_kept_and_those_of_another_checkpoint_refused(study: Study) -> None:
@@ -53,10 +57,33 @@ def test_forecasts_that_are_there_are_kept_and_those_of_another_checkpoint_refus
     assert written
     forecast(study, "net", 0)
     assert {path: path.stat().st_mtime_ns for path in store.rglob("c/**/*") if path.is_file()} == written
-    analysis = make_analysis().drop_vars("land_sea_mask")
-    (study.out / "net-0" / "checkpoint").rename(study.out / "before")
-    save_checkpoint(
-        study.out / "net-0" / "checkpoint", extrapolation(analysis, gain=-0.25), training_span=SPAN, data_hash="two"
-    )
+    for name in ("net", "net cascade"):
+        study.checkpoint(name, 0).rename(study.out / name)
+    (study.out / "net cascade").rename(study.checkpoint("net", 0))
     with pytest.raises(StoreError, match="holds another job: its checkpoint_sha256"):
         forecast(study, "net", 0)
+
+
+def test_a_second_stage_takes_over_at_the_hand_over(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.skill.study.HAND_OVER", 6)
+    for name in ("net", "net cascade"):
+        forecast(study, name, 0)
+    one, two = (xr.open_zarr(study.folder(name, 0) / FORECAST, consolidated=False) for name in ("net", "net cascade"))
+    pressure = "mean_sea_level_pressure"
+    xr.testing.assert_equal(one[pressure].isel(prediction_timedelta=0), two[pressure].isel(prediction_timedelta=0))
+    assert (one[pressure] != two[pressure]).isel(prediction_timedelta=-1).mean() > 0.9
+
+
+def test_a_second_stage_learns_behind_the_first_one_of_its_seed(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Learned(Exception):
+        pass
+
+    def refuse(config: TrainingConfig) -> None:
+        first = str(study.checkpoint("net", 3))
+        assert (config.initial, config.earlier_stages, config.earlier_until_hours) == ([first], [first], [120])
+        assert (config.lead_until_hours, config.seed, config.out) == (12, 3, str(study.folder("net cascade", 3)))
+        raise Learned
+
+    monkeypatch.setattr("benchmarks.skill.study.Trainer", refuse)
+    with pytest.raises(Learned):
+        train(study, "net cascade", 3, ["experiment=sample_short"])

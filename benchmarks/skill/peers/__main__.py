@@ -51,12 +51,18 @@ NETWORKS = {
     name: ["network=PuYun", f"model.mixer={mixer}"] for name, mixer in (("PuYun", "gated_large_kernel"), ("PuYun-ls", "ls"))
 } | {network.__name__: [f"network={network.__name__}", f"network_settings={settings}"] for network, settings in PEERS}
 
+# A second stage behind a network, in its own budget. It learns from what the first stage has made of day 5, which costs twenty
+# steps a start, so that few forecasts are fresh; and it goes on from the first stage's weights, at a tenth of its rate.
+CASCADES = {f"{name} cascade": name for name in ("PuYun", "PuYun-ls")}
+SECOND_STAGE = ["warm_up=20", "replay_buffer=64", "fresh_share=0.06", "steps=300"]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulated", type=Path, metavar="STORE", help="20 years of the simulated atmosphere")
     parser.add_argument("--seconds", type=float, default=180.0, help="of one thread, for each training")
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS), metavar="NAME")
+    known = [*NETWORKS, *CASCADES]
+    parser.add_argument("--networks", nargs="+", default=known, choices=known, metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--only-make", action="store_true", help="train and forecast these rows, and score nothing yet")
     parser.add_argument("--table", action="store_true", help="print the stored tables, train nothing")
@@ -84,11 +90,16 @@ def prepare(simulated: Path, out: Path = OUT) -> Study:
         build_analysis_store([simulated], learn_from, Selection(start=TRAIN[0], end=TRAIN[1]))
     return Study(
         out, ("simulated", learn_from), simulated, TRAIN, *TEST, "PuYun", every="10d", leads=LEADS, train_analysis=learn_from,
+        behind=CASCADES,
     )  # fmt: skip
 
 
 def settings_of(study: Study, name: str, seconds: float) -> list[str]:
     """What its training differs in, by the trial, which is made unless it is there."""
+    if name in study.behind:
+        first = study.behind[name]
+        rate = trial_of(study, first)["chosen"] / 10
+        return ["experiment=peer_study", *NETWORKS[first], f"learning_rate={rate:g}", *SECOND_STAGE]
     trial = trial_of(study, name)
     steps = int(seconds / trial["seconds_per_step"])
     return ["experiment=peer_study", *NETWORKS[name], f"learning_rate={trial['chosen']}", f"steps={steps}"]
@@ -122,7 +133,7 @@ def trial_of(study: Study, name: str) -> dict[str, Any]:
 
 def result_of(study: Study, rows: Sequence[dict[str, Any]], failed: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
     """What is stored."""
-    found = [row | ({"trial": trial_of(study, row["name"])} if "seeds" in row else {}) for row in scored(study, rows)]
+    found = [row | ({"trial": trial_of(study, row["name"])} if row["name"] in NETWORKS else {}) for row in scored(study, rows)]
     return {
         "what": "networks of about the same size, trained for as long on the same simulated years, scored on later ones",
         "seconds_of_training": seconds, "train": list(study.train_span), "test": [study.start, study.end, study.every],

@@ -28,11 +28,9 @@ def costs(result: Mapping[str, Any]) -> str:
     lines = ["| network | parameters | learning rate | s a step | steps | training, by seed [s] |", "|---" * 6 + "|"]
     for row in (row for row in result["rows"] if "seeds" in row):
         seconds = ", ".join(f"{one:.0f}" for one in row["seconds"])
-        trial = row["trial"]
-        lines.append(
-            f"| {row['name']} | {row['parameters']:,} | {trial['chosen']:g} | {trial['seconds_per_step']:.2f} | {row['steps']} "
-            f"| {seconds} |"
-        )
+        trial = row.get("trial")
+        tried = f"{trial['chosen']:g} | {trial['seconds_per_step']:.2f}" if trial else " | "
+        lines.append(f"| {row['name']} | {row['parameters']:,} | {tried} | {row['steps']} | {seconds} |")
     return "\n".join(lines)
 
 
