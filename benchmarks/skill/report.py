@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +31,36 @@ def verdict(numbers: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
     return "worse" if low > 0 and min(ours) > max(theirs) else "tie"
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """One table per channel as Markdown, the lowest error at a day first, then what was left out and what failed."""
-    parts = [channel_table(result, channel) for channel in _channels(result)]
+def table(result: Mapping[str, Any], rows_are: str = "mixer", channels: Sequence[str] | None = None) -> str:
+    """One table per channel as Markdown, the lowest error at a day first, then costs, what was left out and what failed."""
+    parts = [channel_table(result, channel) for channel in channels or _channels(result)]
+    return "\n\n".join([*parts, costs(result, rows_are), notes(result)])
+
+
+def costs(result: Mapping[str, Any], rows_are: str) -> str:
+    """Size, steps and time of the networks, the cheapest first."""
     rows = [row for row in result["rows"] if "seeds" in row]
-    cost = ["| mixer | parameters | steps | training, by seed [s] |", "|---|---|---|---|"]
-    cost += [
+    lines = [f"| {rows_are} | parameters | steps | training, by seed [s] |", "|---|---|---|---|"]
+    lines += [
         f"| {row['name']} | {row['parameters']:,} | {row['steps']} | {', '.join(f'{one:.0f}' for one in row['seconds'])} |"
         for row in sorted(rows, key=lambda row: float(np.mean(row["seconds"])))
     ]
-    notes = [
+    return "\n".join(lines)
+
+
+def notes(result: Mapping[str, Any]) -> str:
+    """On what it was measured, what was left out, and what failed."""
+    lines = [
         f"Experiment: {' '.join(result['experiment'])}; {result['machine']['cpu']}, load {result['machine']['load_average']}."
     ]
     if result["left_out"]:
-        notes.append(f"Left out: {', '.join(result['left_out'])}.")
-    notes += [f"Failed: {one['name']}, seed {one['seed']}: {one['error']}" for one in result["failed"]]
-    return "\n\n".join([*parts, "\n".join(cost), "\n".join(notes)])
+        lines.append(f"Left out: {', '.join(result['left_out'])}.")
+    return "\n\n".join([*lines, *failures(result)])
+
+
+def failures(result: Mapping[str, Any]) -> list[str]:
+    """What failed, and why."""
+    return [f"Failed: {one['name']}, seed {one['seed']}: {one['error']}" for one in result["failed"]]
 
 
 def channel_table(result: Mapping[str, Any], channel: str) -> str:
@@ -91,12 +105,13 @@ def _channels(result: Mapping[str, Any]) -> list[str]:
     return list(result["rows"][0]["scores"])
 
 
-def draw(result: Mapping[str, Any], path: Path) -> None:
+def draw(result: Mapping[str, Any], path: Path, channels: Sequence[str] | None = None) -> None:
     """Error of each mixer relative to the reference, with its interval, by lead time; sharpness as numbers beside it."""
     from matplotlib.figure import Figure  # drawn only when asked for
 
     networks = [row for row in result["rows"] if "seeds" in row]
-    channels, leads = _channels(result), list(networks[0]["scores"][_channels(result)[0]])
+    channels = channels or _channels(result)
+    leads = list(networks[0]["scores"][channels[0]])
     networks = sorted(networks, key=lambda row: -row["scores"][channels[0]][SORTED_AT]["rmse"])
     figure = Figure(figsize=(2.9 * len(leads) + 1.2, 0.32 * len(networks) * len(channels) + 1.6), layout="constrained")
     axes = figure.subplots(len(channels), len(leads), sharey=True, squeeze=False)

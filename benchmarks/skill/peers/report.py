@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.skill.report import UNITS, channel_table
+from benchmarks.skill.report import UNITS, channel_table, failures
 from benchmarks.skill.study import mean_of_seeds
 
 CHANNELS = ("geopotential_500", "temperature_850", "mean_sea_level_pressure")
@@ -42,7 +42,7 @@ def notes(result: Mapping[str, Any]) -> str:
         f"{result['seconds_of_training']:g} processor seconds each; learned {first} to {last}, forecasts from {begin[:10]} to "
         f"{end[:10]} every {every}; {result['machine']['cpu']}, {result['machine']['date']}."
     ]
-    return "\n".join([*lines, *(f"Failed: {one['name']}, seed {one['seed']}: {one['error']}" for one in result["failed"])])
+    return "\n".join([*lines, *failures(result)])
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
