@@ -11,9 +11,10 @@ from benchmarks.skill.study import mean_of_seeds
 
 CHANNELS = ("geopotential_500", "temperature_850", "mean_sea_level_pressure")
 NETWORK_STYLES = {
-    "PuYun": ("#000000", "o"), "PuYun-ls": ("#777777", "P"), "UNet": ("#0072b2", "s"),
+    "PuYun-ls": ("#000000", "o"), "PuYun": ("#777777", "P"), "UNet": ("#0072b2", "s"),
     "WindowAttention": ("#d55e00", "^"), "SphericalOperator": ("#009e73", "D"), "IcosahedralGraph": ("#cc79a7", "v"),
 }  # fmt: skip
+BOLD_STYLES = {"PuYun-ls cascade": "--", mean_of_seeds("PuYun-ls cascade"): ":"}
 BASELINE_STYLES = {"stencil_ridge": "-", "linear_inverse_model": "--", "persistence": ":"}
 GREY = "#999999"
 
@@ -77,11 +78,11 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
 
 
 def _style(name: str) -> dict[str, Any] | None:
-    if name == mean_of_seeds("PuYun"):
-        return {"color": "black", "ls": "--", "lw": 1.4}
+    if name in BOLD_STYLES:
+        return {"color": "black", "ls": BOLD_STYLES[name], "lw": 1.4}
     if name in NETWORK_STYLES:
         color, marker = NETWORK_STYLES[name]
-        return {"color": color, "marker": marker, "lw": 2.2 if name == "PuYun" else 1.4, "ms": 5}
+        return {"color": color, "marker": marker, "lw": 2.2 if name == "PuYun-ls" else 1.4, "ms": 5}
     if name in BASELINE_STYLES:
         return {"color": GREY, "ls": BASELINE_STYLES[name], "lw": 1.6}
     return None
