@@ -66,7 +66,7 @@ def study(mixers: Sequence[str], seeds: Sequence[int], overrides: Sequence[str],
         "experiment": ["mixer_study", *overrides],
         "machine": describe_machine(),
         "reference": REFERENCE,
-        "rows": scored(shared, rows) if rows else [],
+        "rows": scored(shared, rows),
         "left_out": sorted(set(MIXERS) - set(mixers)),
         "failed": failed,
     }

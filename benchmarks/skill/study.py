@@ -132,7 +132,7 @@ def forecast(study: Study, name: str, seed: int) -> None:
     run_forecasts(
         RunConfig(
             str(study.analysis), study.start, study.end, str(out), every=study.every, lead=lead,
-            cascade=cascade, resume=out.exists(), progress=False,
+            cascade=cascade, resume=out.exists(), threads=1, progress=False,
         )
     )  # fmt: skip
 
@@ -145,6 +145,11 @@ def make_all(
     Returns
     -------
     Rows, and name, seed and error of those that failed.
+
+    Raises
+    ------
+    RuntimeError
+        If all failed.
     """
     rows, failed = [], []
     for seed in seeds:
@@ -155,6 +160,10 @@ def make_all(
                 rows.append(row)
             except (ValueError, RuntimeError) as error:
                 failed.append({"name": name, "seed": seed, "error": f"{type(error).__name__}: {error}"})
+    if not rows:
+        raise RuntimeError(
+            f"none of {len(failed)} rows was made; the first one, {failed[0]['name']}, told: {failed[0]['error']}"
+        )
     return rows, failed
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from benchmarks.skill.study import FORECAST, Study, average, forecast, train
+from benchmarks.skill.study import FORECAST, Study, average, forecast, make_all, train
 from data_pipelines.store import StoreError, create_analysis_store, write_analysis
 from forecast import checkpoint
 from forecast.checkpoint import save_checkpoint
@@ -87,3 +89,17 @@ def test_a_second_stage_learns_behind_the_first_one_of_its_seed(study: Study, mo
     monkeypatch.setattr("benchmarks.skill.study.Trainer", refuse)
     with pytest.raises(Learned):
         train(study, "net cascade", 3, ["experiment=sample_short"])
+
+
+def test_rows_that_fail_are_told_and_none_at_all_is_refused(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained(_: Study, name: str, seed: int, settings: Sequence[str]) -> dict[str, Any]:
+        if name == "broken":
+            raise ValueError("no such thing")
+        return {"name": name, "seed": seed}
+
+    monkeypatch.setattr("benchmarks.skill.study.train", trained)
+    rows, failed = make_all(study, {"broken": [], "net": []}, [0])
+    assert [row["name"] for row in rows] == ["net"]
+    assert failed == [{"name": "broken", "seed": 0, "error": "ValueError: no such thing"}]
+    with pytest.raises(RuntimeError, match="none of 2 rows was made; the first one, broken, told: ValueError: no such thing"):
+        make_all(study, {"broken": []}, [0, 1])
