@@ -8,6 +8,7 @@ becomes of the part of the initial state that the EOFs leave out, is chosen by a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -36,15 +37,25 @@ class LinearInverseModel:
         Regularisation of C(0), as a fraction of the mean variance of the components.
     keep_rest
         Whether the part of the initial anomaly outside the EOFs is kept, damped as damped persistence damps it.
+    basis
+        At least as many EOFs of `training`, where they were made before.
     """
 
     name = "linear_inverse_model"
     history = 1
 
-    def __init__(self, training: TrainingData, truncation: int, penalty: float, steps: Sequence[int], keep_rest: bool):
-        self._scale = (training.scale()[:, None] / np.sqrt(training.weights)).astype(np.float64)  # (channel, lat)
-        self._patterns = _eofs(training, truncation, self._scale)
-        self._step_matrix = _propagator(training, self._patterns, self._scale, penalty)
+    def __init__(
+        self,
+        training: TrainingData,
+        truncation: int,
+        penalty: float,
+        steps: Sequence[int],
+        keep_rest: bool,
+        basis: Basis | None = None,
+    ):
+        basis = basis or basis_of(training, truncation)
+        self._scale, self._patterns = basis.scale, basis.patterns[:truncation]
+        self._step_matrix = _propagator([component[:, :truncation] for component in basis.components], penalty)
         self._damping = {step: damping(training, step) for step in steps} if keep_rest else None
         self.description = (
             f"Linear inverse model: {self._patterns.shape[0]} EOFs of all channels, fitted at a lag of "
@@ -81,12 +92,39 @@ def fit_linear_inverse_model(training: TrainingData, steps: Sequence[int]) -> Li
         for penalty in PENALTIES
         for keep_rest in (False, True)
     ]
+    basis = basis_of(first, max(truncation for truncation, _, _ in candidates))
     scores = {
-        candidate: hold_out_mse(LinearInverseModel(first, *candidate[:2], leads, candidate[2]), last, leads).mean()
+        candidate: hold_out_mse(LinearInverseModel(first, *candidate[:2], leads, candidate[2], basis), last, leads).mean()
         for candidate in candidates
     }
     truncation, penalty, keep_rest = min(scores, key=lambda candidate: scores[candidate])
     return LinearInverseModel(training, truncation, penalty, steps, keep_rest)
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Leading EOFs of a training span, the most energetic first.
+
+    Parameters
+    ----------
+    scale
+        What standardises anomalies and weighs them by area, (channel, lat).
+    patterns
+        Orthonormal, (mode, point).
+    components
+        Principal components of the training states, (state, mode) for each run without a gap.
+    """
+
+    scale: Float64[np.ndarray, "channel lat"]
+    patterns: Float64[np.ndarray, "mode point"]
+    components: list[Float64[np.ndarray, "state mode"]]
+
+
+def basis_of(training: TrainingData, truncation: int) -> Basis:
+    """The first `truncation` EOFs, or as many as there are."""
+    scale = (training.scale()[:, None] / np.sqrt(training.weights)).astype(np.float64)
+    patterns = _eofs(training, truncation, scale)
+    return Basis(scale, patterns, [_project(anomaly, patterns, scale) for anomaly in training.anomalies()])
 
 
 def _eofs(training: TrainingData, truncation: int, scale: np.ndarray) -> Float64[np.ndarray, "mode point"]:
@@ -108,15 +146,10 @@ def _expand(component: np.ndarray, patterns: np.ndarray, scale: np.ndarray, shap
     return (component @ patterns).reshape(-1, *shape) * scale[:, :, None]
 
 
-def _propagator(
-    training: TrainingData, patterns: np.ndarray, scale: np.ndarray, penalty: float
-) -> Float64[np.ndarray, "mode mode"]:
+def _propagator(components: Sequence[Float64[np.ndarray, "state mode"]], penalty: float) -> Float64[np.ndarray, "mode mode"]:
     """C(one step) C(0)^-1 of the principal components."""
-    size = patterns.shape[0]
-    lagged, simultaneous = np.zeros((size, size)), np.zeros((size, size))
-    for anomaly in training.anomalies():
-        component = _project(anomaly, patterns, scale)
-        lagged += component[1:].T @ component[:-1]
-        simultaneous += component[:-1].T @ component[:-1]
+    lagged = sum(component[1:].T @ component[:-1] for component in components)
+    simultaneous = sum(component[:-1].T @ component[:-1] for component in components)
+    size = len(lagged)
     simultaneous += penalty * np.trace(simultaneous) / size * np.eye(size)
     return np.linalg.solve(simultaneous.T, lagged.T).T
