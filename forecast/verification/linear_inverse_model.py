@@ -7,7 +7,7 @@ becomes of the part of the initial state that the EOFs leave out, is chosen by a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,12 +31,11 @@ class LinearInverseModel:
         States to fit on.
     truncation
         Number of EOFs.
-    steps
-        Lead times that will be asked for, in analysis steps.
     penalty
         Regularisation of C(0), as a fraction of the mean variance of the components.
-    keep_rest
-        Whether the part of the initial anomaly outside the EOFs is kept, damped as damped persistence damps it.
+    rest
+        What the part of the initial anomaly outside the EOFs is multiplied by, (channel, lat) for every lead time in analysis
+        steps that will be asked for: damped persistence's factors. None drops it.
     basis
         At least as many EOFs of `training`, where they were made before.
     """
@@ -49,18 +48,17 @@ class LinearInverseModel:
         training: TrainingData,
         truncation: int,
         penalty: float,
-        steps: Sequence[int],
-        keep_rest: bool,
+        rest: Mapping[int, np.ndarray] | None = None,
         basis: Basis | None = None,
     ):
         basis = basis or basis_of(training, truncation)
         self._scale, self._patterns = basis.scale, basis.patterns[:truncation]
         self._step_matrix = _propagator([component[:, :truncation] for component in basis.components], penalty)
-        self._damping = {step: damping(training, step) for step in steps} if keep_rest else None
+        self._damping = rest
         self.description = (
             f"Linear inverse model: {self._patterns.shape[0]} EOFs of all channels, fitted at a lag of "
             f"{np.timedelta64(training.step, 'h')} with regularisation {penalty:g}; the rest of the initial anomaly is "
-            f"{'damped as in damped persistence' if keep_rest else 'dropped'}. All three chosen on the last third of the "
+            f"{'damped as in damped persistence' if rest else 'dropped'}. All three chosen on the last third of the "
             f"training span."
         )
 
@@ -85,6 +83,7 @@ def fit_linear_inverse_model(training: TrainingData, steps: Sequence[int]) -> Li
     first, last = training.split()
     leads = scored_steps(steps, last)
     states = sum(segment.time.size for segment in first.segments)
+    rests = {True: {step: damping(first, step) for step in leads}, False: None}
     candidates = [
         (truncation, penalty, keep_rest)
         for truncation in TRUNCATIONS
@@ -94,11 +93,14 @@ def fit_linear_inverse_model(training: TrainingData, steps: Sequence[int]) -> Li
     ]
     basis = basis_of(first, max(truncation for truncation, _, _ in candidates))
     scores = {
-        candidate: hold_out_mse(LinearInverseModel(first, *candidate[:2], leads, candidate[2], basis), last, leads).mean()
-        for candidate in candidates
+        (truncation, penalty, keep_rest): hold_out_mse(
+            LinearInverseModel(first, truncation, penalty, rests[keep_rest], basis), last, leads
+        ).mean()
+        for truncation, penalty, keep_rest in candidates
     }
     truncation, penalty, keep_rest = min(scores, key=lambda candidate: scores[candidate])
-    return LinearInverseModel(training, truncation, penalty, steps, keep_rest)
+    rest = {step: damping(training, step) for step in steps} if keep_rest else None
+    return LinearInverseModel(training, truncation, penalty, rest)
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def test_linear_inverse_model_finds_a_linear_oscillation():
     truth["mean_sea_level_pressure"].values[:] = 1e5 + 300 * (np.cos(phase) * pattern[0] + np.sin(phase) * pattern[1])
     truth["vorticity"].values[:] = 1e-5 * (np.sin(phase) * pattern[0])[:, None]
     data = load_training(truth, channels_of(truth), ("2026-01-01", "2026-01-10"))
-    model = LinearInverseModel(data, 2, 0.0, [1, 3], keep_rest=False)
+    model = LinearInverseModel(data, 2, 0.0)
     made = baseline_forecast(model, data.climatology, truth, truth["time"].values[44:50], np.array([1, 3]) * STEP, STEP)
     assert (rmse(made, truth) < 0.1).all()  # Pa, of 300; float32 resolves 0.008
 
