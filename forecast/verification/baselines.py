@@ -6,7 +6,7 @@ the code that scores everybody. The two regressions live in `linear_inverse_mode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -90,7 +90,7 @@ class DampedPersistence:
     history = 1
 
     def __init__(self, training: TrainingData, steps: Sequence[int]):
-        self.factor = {step: damping(training, step) for step in steps}
+        self.factor = damping(training, steps)
 
     def predict(self, frames: np.ndarray, steps: Sequence[int]) -> np.ndarray:
         """Forecast anomalies; see `Baseline.predict`."""
@@ -98,17 +98,20 @@ class DampedPersistence:
         return np.stack([last * self.factor[step][:, :, None] for step in steps], axis=1)
 
 
-def damping(training: TrainingData, step: int) -> Float32[np.ndarray, "channel lat"]:
-    """Regression coefficient of anomalies on those `step` analyses earlier, in [0, 1]; 0 where no pair is that far apart."""
+def damping(training: TrainingData, steps: Collection[int]) -> dict[int, Float32[np.ndarray, "channel lat"]]:
+    """Regression coefficients of anomalies on those so many analyses earlier, in [0, 1]; 0 where no pair is that far apart."""
     shape = (len(training.channels), training.latitude.size)
-    product, square = np.zeros(shape), np.zeros(shape)
-    for anomaly in training.anomalies():
-        if anomaly.shape[0] > step:
-            start, end = anomaly[: anomaly.shape[0] - step], anomaly[step:]
-            product += np.einsum("tcyx,tcyx->cy", start, end, dtype=np.float64)
-            square += np.einsum("tcyx,tcyx->cy", start, start, dtype=np.float64)
-    factor = np.divide(product, square, out=np.zeros(shape), where=square > 0)
-    return np.clip(factor, 0, 1).astype(np.float32)
+    products, squares = ({step: np.zeros(shape) for step in steps} for _ in range(2))
+    for anomaly in training.anomalies():  # once: their climatology is read for each
+        for step in products:
+            if anomaly.shape[0] > step:
+                start, end = anomaly[: anomaly.shape[0] - step], anomaly[step:]
+                products[step] += np.einsum("tcyx,tcyx->cy", start, end, dtype=np.float64)
+                squares[step] += np.einsum("tcyx,tcyx->cy", start, start, dtype=np.float64)
+    return {
+        step: np.divide(product, squares[step], out=np.zeros(shape), where=squares[step] > 0).clip(0, 1).astype(np.float32)
+        for step, product in products.items()
+    }
 
 
 def baseline_forecast(

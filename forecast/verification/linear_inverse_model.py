@@ -83,7 +83,7 @@ def fit_linear_inverse_model(training: TrainingData, steps: Sequence[int]) -> Li
     first, last = training.split()
     leads = scored_steps(steps, last)
     states = sum(segment.time.size for segment in first.segments)
-    rests = {True: {step: damping(first, step) for step in leads}, False: None}
+    rests = {True: damping(first, leads), False: None}
     candidates = [
         (truncation, penalty, keep_rest)
         for truncation in TRUNCATIONS
@@ -99,7 +99,7 @@ def fit_linear_inverse_model(training: TrainingData, steps: Sequence[int]) -> Li
         for truncation, penalty, keep_rest in candidates
     }
     truncation, penalty, keep_rest = min(scores, key=lambda candidate: scores[candidate])
-    rest = {step: damping(training, step) for step in steps} if keep_rest else None
+    rest = damping(training, steps) if keep_rest else None
     return LinearInverseModel(training, truncation, penalty, rest)
 
 

@@ -216,7 +216,7 @@ def fit_steps(
     training: TrainingData, stencil: FieldStencil, wanted: dict[int, tuple[float, ...]]
 ) -> dict[tuple[int, float], Fit]:
     """Fit every lead time (in steps) with every penalty asked for it; one pass over the training states per latitude."""
-    dampings = {step: damping(training, step) for step in wanted}
+    dampings = damping(training, wanted)
     spectra = [stencil.spectra(anomaly / stencil.scale[:, None, None]) for anomaly in training.anomalies()]
     lat, lon = training.latitude.size, training.longitude.size
     weights: dict[tuple[int, float], list[np.ndarray]] = {(s, penalty): [] for s in wanted for penalty in wanted[s]}
