@@ -14,15 +14,14 @@ are scored beside the fitted baselines by `benchmarks.skill.scoring`. Trainings 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_machine, store_result
+from benchmarks.machine import describe_machine
+from benchmarks.skill.command import run_study, study_parser
 from benchmarks.skill.report import draw, table
-from benchmarks.skill.study import Study, make_all, scored
-from data_pipelines.build import build_analysis_store
+from benchmarks.skill.study import Study, make_all, part_of, scored
 from data_pipelines.sample import sample_sources
 from data_pipelines.standardise import Selection
 from forecast.layers.mixers import MIXERS
@@ -36,27 +35,19 @@ CHOOSE = ("2026-01-11T00", "2026-01-26T18")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mixers", nargs="+", default=list(MIXERS), choices=list(MIXERS), metavar="NAME")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--table", action="store_true", help="print the stored table, train nothing")
-    parser.add_argument("--figure", action="store_true", help="draw what is stored, train nothing")
+    parser = study_parser(__doc__, "mixers", MIXERS, (0, 1, 2))
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of forecast.train")
-    given = parser.parse_args()
-    if not (given.table or given.figure):
-        store_result(RESULT, study(given.mixers, given.seeds, given.overrides))
-    result = json.loads(RESULT.read_text())
-    if given.figure:
-        draw(result, FIGURE)
-    else:
-        print(table(result))
+    run_study(parser, RESULT, make, table, lambda result: draw(result, FIGURE))
+
+
+def make(given: argparse.Namespace) -> dict[str, Any]:
+    """Train, forecast and score."""
+    return study(given.mixers, given.seeds, given.overrides)
 
 
 def study(mixers: Sequence[str], seeds: Sequence[int], overrides: Sequence[str], out: Path = OUT) -> dict[str, Any]:
     """Train every mixer with every seed, forecast, score; return what is stored."""
-    analysis = out / "analysis.zarr"
-    if not analysis.exists():
-        build_analysis_store(sample_sources(), analysis, Selection(end=CHOOSE[1]))
+    analysis = part_of(sample_sources(), out / "analysis.zarr", Selection(end=CHOOSE[1]))
     shared = Study(out, ("era5", analysis), analysis, TRAIN, *CHOOSE, REFERENCE)
     rows, failed = make_all(
         shared, {name: ["experiment=mixer_study", *overrides, f"model.mixer={name}"] for name in mixers}, seeds

@@ -13,13 +13,13 @@ processes can make disjoint rows with `--only-make`. Writes `benchmarks/results/
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+from typing import Any
 
-from benchmarks.machine import describe_machine, store_result
+from benchmarks.machine import describe_machine
+from benchmarks.skill.command import run_study, simulated_parser
 from benchmarks.skill.report import draw, table
-from benchmarks.skill.study import Study, make_all, scored
-from data_pipelines.build import build_analysis_store
+from benchmarks.skill.study import Study, make_all, part_of, scored
 from data_pipelines.sources import Selection
 
 RESULT = Path(__file__).parents[1] / "results" / "recipe.json"
@@ -55,43 +55,30 @@ ROWS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulated", type=Path, metavar="STORE", help="years of the simulated atmosphere")
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="NAME")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--only-make", action="store_true", help="train and forecast these rows, and score nothing yet")
-    parser.add_argument("--table", action="store_true", help="print the stored tables, train nothing")
-    parser.add_argument("--figure", action="store_true", help="draw what is stored, train nothing")
-    given = parser.parse_args()
-    if not (given.table or given.figure):
-        if given.simulated is None:
-            parser.error("give --simulated STORE, or --table or --figure for what is stored")
-        study = prepare(given.simulated)
-        rows, failed = make_all(study, {name: [*RECIPE, f"steps={STEPS}", *ROWS[name]] for name in given.rows}, given.seeds)
-        if given.only_make:
-            return
-        store_result(
-            RESULT,
-            {
-                "what": "trainings that differ from the recipe in one setting, scored on a year that none learned from",
-                "experiment": [*RECIPE, f"steps={STEPS}"], "settings": {name: ROWS[name] for name in given.rows},
-                "train": list(TRAIN), "test": [*CHOOSE, study.every], "machine": describe_machine(),
-                "reference": study.reference, "rows": scored(study, rows), "failed": failed,
-                "left_out": [name for name in ROWS if name not in given.rows],
-            },
-        )  # fmt: skip
-    result = json.loads(RESULT.read_text())
-    if given.figure:
-        draw(result, FIGURE, CHANNELS)
-    else:
-        print(table(result, "row", CHANNELS))
+    run_study(
+        simulated_parser(__doc__, "rows", ROWS), RESULT, make,
+        lambda result: table(result, "row", CHANNELS), lambda result: draw(result, FIGURE, CHANNELS),
+    )  # fmt: skip
+
+
+def make(given: argparse.Namespace) -> dict[str, Any] | None:
+    """Train, forecast and score."""
+    study = prepare(given.simulated)
+    rows, failed = make_all(study, {name: [*RECIPE, f"steps={STEPS}", *ROWS[name]] for name in given.rows}, given.seeds)
+    if given.only_make:
+        return None
+    return {
+        "what": "trainings that differ from the recipe in one setting, scored on a year that none learned from",
+        "experiment": [*RECIPE, f"steps={STEPS}"], "settings": {name: ROWS[name] for name in given.rows},
+        "train": list(TRAIN), "test": [*CHOOSE, study.every], "machine": describe_machine(),
+        "reference": study.reference, "rows": scored(study, rows), "failed": failed,
+        "left_out": [name for name in ROWS if name not in given.rows],
+    }  # fmt: skip
 
 
 def prepare(simulated: Path, out: Path = OUT) -> Study:
     """The study, its training years in a store of their own."""
-    learn_from = out / "training.zarr"
-    if not learn_from.exists():
-        build_analysis_store([simulated], learn_from, Selection(start=TRAIN[0], end=TRAIN[1]))
+    learn_from = part_of([simulated], out / "training.zarr", Selection(start=TRAIN[0], end=TRAIN[1]))
     return Study(out, ("simulated", learn_from), simulated, TRAIN, *CHOOSE, "recipe", every="10d", leads=LEADS)
 
 

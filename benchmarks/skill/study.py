@@ -13,6 +13,8 @@ import xarray as xr
 
 from benchmarks.skill.scoring import LEADS, score
 from configs.compose import compose
+from data_pipelines.build import build_analysis_store
+from data_pipelines.sources import Selection
 from forecast.job import run_forecasts
 from forecast.job_config import RunConfig
 from forecast.training import Trainer, TrainingConfig
@@ -69,6 +71,13 @@ class Study:
     def checkpoint(self, name: str, seed: int) -> Path:
         """Of one training."""
         return self.folder(name, seed) / "checkpoint"
+
+
+def part_of(sources: Sequence[str | Path], out: Path, selection: Selection) -> Path:
+    """A store that holds no more than a study may look at, built unless it is there."""
+    if not out.exists():
+        build_analysis_store(sources, out, selection)
+    return out
 
 
 def train(study: Study, name: str, seed: int, settings: Sequence[str]) -> dict[str, Any]:
@@ -173,7 +182,7 @@ def scored(study: Study, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
     for row in rows:
         groups.setdefault(row["name"], []).append(row)
     members = {name: [f"{name}-{row['seed']}" for row in found] for name, found in groups.items()}
-    stores = {one: study.out / one / FORECAST for names in members.values() for one in names}
+    stores = {f"{row['name']}-{row['seed']}": study.folder(row["name"], row["seed"]) / FORECAST for row in rows}
     for name, several in list(members.items()):
         if len(several) > 1:
             of_seeds = mean_of_seeds(name)

@@ -24,11 +24,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_machine, store_result
+from benchmarks.machine import describe_machine
+from benchmarks.skill.command import run_study, simulated_parser
 from benchmarks.skill.peers import icosahedral_graph, spherical_operator, u_net, window_attention
 from benchmarks.skill.peers.report import draw, table
-from benchmarks.skill.study import Study, make_all, scored, training_config, write_whole
-from data_pipelines.build import build_analysis_store
+from benchmarks.skill.study import Study, make_all, part_of, scored, training_config, write_whole
 from data_pipelines.sources import Selection
 from forecast.training import Trainer
 
@@ -60,36 +60,21 @@ SECOND_STAGE = ["warm_up=20", "replay_buffer=64", "fresh_share=0.06", "steps=300
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulated", type=Path, metavar="STORE", help="20 years of the simulated atmosphere")
+    parser = simulated_parser(__doc__, "networks", [*NETWORKS, *CASCADES])
     parser.add_argument("--seconds", type=float, default=180.0, help="of one thread, for each training")
-    known = [*NETWORKS, *CASCADES]
-    parser.add_argument("--networks", nargs="+", default=known, choices=known, metavar="NAME")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--only-make", action="store_true", help="train and forecast these rows, and score nothing yet")
-    parser.add_argument("--table", action="store_true", help="print the stored tables, train nothing")
-    parser.add_argument("--figure", action="store_true", help="draw what is stored, train nothing")
-    given = parser.parse_args()
-    if not (given.table or given.figure):
-        if given.simulated is None:
-            parser.error("give --simulated STORE, or --table or --figure for what is stored")
-        study = prepare(given.simulated)
-        rows, failed = make_all(study, {name: settings_of(study, name, given.seconds) for name in given.networks}, given.seeds)
-        if given.only_make:
-            return
-        store_result(RESULT, result_of(study, rows, failed, given.seconds))
-    result = json.loads(RESULT.read_text())
-    if given.figure:
-        draw(result, FIGURE)
-    else:
-        print("\n\n".join(table(result)))
+    run_study(parser, RESULT, make, lambda result: "\n\n".join(table(result)), lambda result: draw(result, FIGURE))
+
+
+def make(given: argparse.Namespace) -> dict[str, Any] | None:
+    """Train, forecast and score."""
+    study = prepare(given.simulated)
+    rows, failed = make_all(study, {name: settings_of(study, name, given.seconds) for name in given.networks}, given.seeds)
+    return None if given.only_make else result_of(study, rows, failed, given.seconds)
 
 
 def prepare(simulated: Path, out: Path = OUT) -> Study:
     """The study, its training years in a store of their own."""
-    learn_from = out / "training.zarr"
-    if not learn_from.exists():
-        build_analysis_store([simulated], learn_from, Selection(start=TRAIN[0], end=TRAIN[1]))
+    learn_from = part_of([simulated], out / "training.zarr", Selection(start=TRAIN[0], end=TRAIN[1]))
     return Study(
         out, ("simulated", learn_from), simulated, TRAIN, *TEST, REFERENCE, every="10d", leads=LEADS, train_analysis=learn_from,
         behind=CASCADES,
