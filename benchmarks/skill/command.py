@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import store_result
+from forecast.exits import UnfinishedError
 
 Result = dict[str, Any]
 
@@ -52,12 +54,18 @@ def run_study(
         Trains, forecasts and scores; None where nothing was to be scored yet.
     table, draw
         Show what is stored.
+
+    A study that is told to stop (SIGTERM, SIGUSR1) exits with 75; the same command goes on.
     """
     given = parser.parse_args()
     if not (given.table or given.figure):
         if "simulated" in given and given.simulated is None:
             parser.error("give --simulated STORE, or --table or --figure for what is stored")
-        made = make(given)
+        try:
+            made = make(given)
+        except UnfinishedError as stopped:
+            print(f"{parser.prog}: {stopped}", file=sys.stderr)
+            sys.exit(stopped.exit_code)
         if made is None:
             return
         store_result(result, made)

@@ -15,6 +15,7 @@ from benchmarks.skill.scoring import LEADS, score
 from configs.compose import compose
 from data_pipelines.build import build_analysis_store
 from data_pipelines.sources import Selection
+from forecast.exits import UnfinishedError
 from forecast.job import run_forecasts
 from forecast.job_config import RunConfig
 from forecast.training import Trainer, TrainingConfig
@@ -159,6 +160,8 @@ def make_all(
     ------
     RuntimeError
         If all failed.
+    UnfinishedError
+        After SIGTERM or SIGUSR1; what is made is kept, and the same call goes on.
     """
     rows, failed = [], []
     for seed in seeds:
@@ -167,6 +170,8 @@ def make_all(
                 row = train(study, name, seed, settings)
                 forecast(study, name, seed)
                 rows.append(row)
+            except UnfinishedError:  # asked to stop: no row has failed
+                raise
             except (ValueError, RuntimeError) as error:
                 failed.append({"name": name, "seed": seed, "error": f"{type(error).__name__}: {error}"})
     if not rows:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.skill.command import run_study, simulated_parser
+from forecast.exits import UNFINISHED, UnfinishedError
 
 
 def _run(result: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[Any]:
@@ -48,3 +49,17 @@ def test_what_cannot_be_made_is_told(
     with pytest.raises(SystemExit):
         _run(tmp_path / "result.json", monkeypatch, *arguments)
     assert told in capsys.readouterr().err
+
+
+def test_a_study_that_is_told_to_stop_exits_with_75(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def make(_: Namespace) -> None:
+        raise UnfinishedError("stopped (SIGTERM) after step 3 of 9.")
+
+    monkeypatch.setattr("sys.argv", ["study", "--simulated", "store"])
+    with pytest.raises(SystemExit) as ended:
+        run_study(simulated_parser("A study.", "rows", ["one"]), tmp_path / "result.json", make, str, print)
+    assert ended.value.code == UNFINISHED
+    assert "stopped (SIGTERM) after step 3 of 9." in capsys.readouterr().err
+    assert not (tmp_path / "result.json").exists()

@@ -14,6 +14,7 @@ from benchmarks.skill.study import FORECAST, Study, average, forecast, make_all,
 from data_pipelines.store import StoreError, create_analysis_store, write_analysis
 from forecast import checkpoint
 from forecast.checkpoint import save_checkpoint
+from forecast.exits import UnfinishedError
 from forecast.forecast_store import missing_forecasts
 from forecast.training import TrainingConfig
 from tests.helpers.analyses import make_analysis
@@ -103,3 +104,16 @@ def test_rows_that_fail_are_told_and_none_at_all_is_refused(study: Study, monkey
     assert failed == [{"name": "broken", "seed": 0, "error": "ValueError: no such thing"}]
     with pytest.raises(RuntimeError, match="none of 2 rows was made; the first one, broken, told: ValueError: no such thing"):
         make_all(study, {"broken": []}, [0, 1])
+
+
+def test_a_study_that_is_told_to_stop_makes_no_other_row(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def stop(_: Study, name: str, seed: int, settings: Sequence[str]) -> dict[str, Any]:
+        begun.append(name)
+        raise UnfinishedError("stopped (SIGTERM) after step 3 of 9.")
+
+    monkeypatch.setattr("benchmarks.skill.study.train", stop)
+    with pytest.raises(UnfinishedError, match="after step 3 of 9"):
+        make_all(study, {"one": [], "two": []}, [0])
+    assert begun == ["one"]
