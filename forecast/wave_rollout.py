@@ -13,8 +13,13 @@ from torch import Tensor
 
 from data_pipelines.store import load_checked
 from forecast.forecaster import ForecastError
+from forecast.layers.merged_convolution import ON_ANY_FIELD, ON_SMALL_FIELDS, merged
 from forecast.rollout import choose_device, computes_in_bfloat16
 from forecast.wave_simulator import Simulator
+
+# On fewer points of a batch the calls of 7 x 7 one-way filters cost more than their arithmetic (two cores, 24 x 24 points:
+# between 4 and 16 samples; benchmarks/wave_simulators.py).
+SMALL_FIELD = 4096
 
 
 @dataclass(frozen=True)
@@ -93,14 +98,26 @@ def rollout_waves(
     model.requirements.check(waves)
     target = choose_device(str(device))
     in_bfloat16 = computes_in_bfloat16(precision, target)
-    model.to(target).eval()
+    model = for_samples(model.to(target).eval(), len(samples))
     frames, static = (values.to(target) for values in read_start(model, waves, np.asarray(samples)))
-    return _steps(model, frames, static, np.asarray(samples), steps, in_bfloat16)
+    return steps_of(model, frames, static, np.asarray(samples), steps, in_bfloat16)
 
 
-def _steps(
+def for_samples(model: Simulator, samples: int) -> Simulator:
+    """A simulator in the form that takes the least time for so many samples at once: the same function, to rounding.
+
+    One-way filters are merged (`forecast.layers.merged_convolution`), the more the fewer points are computed in one call.
+    """
+    if not model.config.compression.is_on:
+        return model
+    rows, columns = model.requirements.grid_shape
+    return merged(model, ON_SMALL_FIELDS if samples * rows * columns < SMALL_FIELD else ON_ANY_FIELD)
+
+
+def steps_of(
     model: Simulator, frames: Tensor, static: Tensor, samples: np.ndarray, steps: int, in_bfloat16: bool
 ) -> Iterator[WaveState]:
+    """As `rollout_waves`, from a start that `read_start` gave and in the form that the simulator has."""
     kind, prepared = frames.device.type, None
     mask = static[:, model.mask_at, None]
     for step in range(1, steps + 1):

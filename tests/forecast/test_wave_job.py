@@ -16,13 +16,15 @@ from data_pipelines.store import StoreError, holds_waves, open_waves, set_attrib
 from forecast.checkpoint import save_checkpoint
 from forecast.forecaster import ForecastError
 from forecast.job_config import RunConfig
+from forecast.layers.compressed_convolution import CompressedConv2d
+from forecast.layers.merged_convolution import MergedConv
 from forecast.verification.config import VerifyConfig
 from forecast.verification.inputs import VerificationError
 from forecast.verification.wave_scores import Medium, energy, score_sample, score_waves
 from forecast.verification.waves import verify_waves
 from forecast.wave_job import run_wave_forecasts
 from forecast.wave_requirements import WaveRequirements
-from forecast.wave_rollout import rollout_waves
+from forecast.wave_rollout import SMALL_FIELD, for_samples, read_start, rollout_waves, steps_of
 from forecast.wave_simulator import Simulator, SimulatorConfig
 from tests.helpers.training import wave_store
 from tests.helpers.waves import make_waves
@@ -30,10 +32,10 @@ from tests.helpers.waves import make_waves
 CHANNELS = ("displacement", "velocity")
 
 
-def small_simulator(waves: xr.Dataset, history: int = 1, channels: tuple[str, ...] = CHANNELS) -> Simulator:
+def small_simulator(waves: xr.Dataset, history: int = 1, channels: tuple[str, ...] = CHANNELS, **form: object) -> Simulator:
     torch.manual_seed(0)
     need = WaveRequirements.of(waves, channels, ("wave_speed", "mask"), history=history)
-    model = Simulator(SimulatorConfig(width=4, depth=1, kernel_size=3), need)
+    model = Simulator(SimulatorConfig(**{"width": 4, "depth": 1, "kernel_size": 3, **form}), need)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.1)
     return model.eval()
@@ -77,6 +79,20 @@ def test_rollout_applies_the_simulator_again_and_again(store: str, history: int)
             with torch.no_grad():
                 frames.append(model(torch.stack(frames[-history:])[None], *model.inputs_of(static))[0])
             torch.testing.assert_close(state.fields[place], frames[-1])
+
+
+def test_one_way_filters_are_merged_the_more_the_fewer_the_samples(store: str) -> None:
+    waves = open_waves(store)
+    for size, with_many in ((3, MergedConv), (5, CompressedConv2d)):
+        model = small_simulator(waves, width=8, kernel_size=size, compression={"terms": 1, "rank": 0.5})
+        assert [type(for_samples(model, count).network.body[0]) for count in (2, SMALL_FIELD)] == [MergedConv, with_many]
+    model = small_simulator(waves, width=8, kernel_size=5, compression={"terms": 2, "rank": 0.5})
+    frames, static = read_start(model, waves, np.array([1, 3]))
+    wanted = [state.fields for state in steps_of(model, frames, static, np.array([1, 3]), 3, False)]
+    for state, fields in zip(rollout_waves(model, waves, [1, 3], 3, "cpu", "fp32"), wanted, strict=True):
+        torch.testing.assert_close(state.fields, fields)
+    plain = small_simulator(waves)
+    assert for_samples(plain, 1) is plain  # nothing to merge
 
 
 def test_rollout_refuses_what_it_cannot_start_from(store: str) -> None:
