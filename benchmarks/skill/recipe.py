@@ -76,10 +76,10 @@ def make(given: argparse.Namespace) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def prepare(simulated: Path, out: Path = OUT) -> Study:
-    """The study, its training years in a store of their own."""
+def prepare(simulated: Path, out: Path = OUT, reference: str = "recipe") -> Study:
+    """A study of the recipe's years, its training years in a store of their own."""
     learn_from = part_of([simulated], out / "training.zarr", Selection(start=TRAIN[0], end=TRAIN[1]))
-    return Study(out, ("simulated", learn_from), simulated, TRAIN, *CHOOSE, "recipe", every="10d", leads=LEADS)
+    return Study(out, ("simulated", learn_from), simulated, TRAIN, *CHOOSE, reference, every="10d", leads=LEADS)
 
 
 if __name__ == "__main__":
