@@ -111,6 +111,9 @@ class TrainingConfig:
     learning_rate, warm_up, final_learning_rate, weight_decay, clip, ema
         AdamW with a linear warm-up over `warm_up` steps, then a cosine to `final_learning_rate` (a share of
         `learning_rate`); gradient norm; decay of the averaged weights.
+    sharpness
+        Radius of sharpness-aware minimisation (arXiv 2010.01412), in the Euclidean norm of all weights together: the gradient
+        is taken where the loss is highest so far away, which costs a second pass; 0 for none.
     penalty, variable_weights, weight_by_level
         See `forecast.losses`.
     balance_lead_times
@@ -164,6 +167,7 @@ class TrainingConfig:
     weight_decay: float = 0.05
     clip: float = 1.0
     ema: float = 0.999
+    sharpness: float = 0.0
     penalty: str = "l2"
     variable_weights: dict[str, float] = field(default_factory=dict)
     weight_by_level: bool = False
@@ -203,6 +207,8 @@ class TrainingConfig:
             raise ValueError(f"save_every must be at least 1 step, or 0 to save no state; got {self.save_every}.")
         if self.parallel not in PARALLEL:
             raise ValueError(f"parallel must be one of {PARALLEL}; got {self.parallel!r}.")
+        if self.sharpness < 0:
+            raise ValueError(f"sharpness must be a radius of at least 0, and is 0 for none; got {self.sharpness}.")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must lie in [0, 1); got {self.ema}.")
         if self.sources and not any(source.share for source in self.sources.values()):

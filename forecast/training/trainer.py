@@ -39,6 +39,7 @@ from forecast.training.waves import Waves, WaveValidation
 from forecast.training_curves import draw_training_curves
 
 # Settings that may differ between a training and its continuation.
+TINY = 1e-12  # a gradient of zeros has no direction
 FREE = ("out", "resume", "save_every", "validate_every", "device", "threads", "parallel")
 
 
@@ -181,6 +182,8 @@ class Trainer:
         self.model.train()
         own_loss, own_errors, frames = self._passes(draw, steps)
         loss, errors = self._take_account(draw, own_loss, own_errors)
+        if self.config.sharpness:
+            self._climb(draw, steps)
         norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip))
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
@@ -222,6 +225,23 @@ class Trainer:
             errors.append(error)
             frames.append(following)
         return torch.stack(losses).mean(), torch.cat(errors, dim=1), torch.cat(frames)
+
+    def _climb(self, draw: Draw, steps: Sequence[Ahead]) -> None:
+        """Exchange the gradient for that a step of length `sharpness` up the loss: what falls is the loss of a neighbourhood.
+
+        Sharpness-aware minimisation of Foret et al. (2021, arXiv 2010.01412).
+        """
+        learned = [value for value in self.model.parameters() if value.grad is not None]
+        here = [value.detach().clone() for value in learned]
+        norm = torch.nn.utils.get_total_norm([value.grad for value in learned if value.grad is not None])
+        with torch.no_grad():
+            for value in learned:
+                value.add_(value.grad, alpha=self.config.sharpness / max(float(whole(norm)), TINY))
+        self.optimiser.zero_grad(set_to_none=True)
+        self._passes(draw, steps)
+        with torch.no_grad():
+            for value, before in zip(learned, here, strict=True):
+                value.copy_(before)
 
     def _take_account(self, draw: Draw, loss: Tensor, errors: Tensor) -> tuple[float, Tensor]:
         """Loss and errors of all ranks; the errors go into the balance of lead times."""

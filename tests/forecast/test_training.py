@@ -147,6 +147,43 @@ def test_first_source_gives_the_statistics(tmp_path: Path, wave: str) -> None:
     np.testing.assert_allclose(trainer.model.tendency.flatten(), wanted["tendency_standard_deviation"], rtol=1e-6)
 
 
+def test_a_sharp_minimum_is_left_by_the_gradient_from_up_the_loss(tmp_path: Path, wave: str) -> None:
+    """By hand: two passes of a trainer without it, the second one with weights moved along the first one's gradient."""
+    radius, trainer = 0.05, Trainer(config_for(tmp_path, wave))
+    for value in trainer.model.parameters():  # the head begins closed: then nothing before it has a gradient
+        value.data.add_(0.1 * torch.randn_like(value))
+    weights = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+    draw = trainer.buffer.draw(2)
+    steps = [trainer._ahead(draw, 0)]
+
+    def gradient() -> dict[str, torch.Tensor]:
+        trainer.model.zero_grad()
+        trainer._passes(draw, steps)
+        return {name: value.grad.clone() for name, value in trainer.model.named_parameters()}
+
+    first = gradient()
+    trainer.config.sharpness = radius
+    trainer._climb(draw, steps)
+    got = {name: value.grad.clone() for name, value in trainer.model.named_parameters()}
+    for name, value in trainer.model.named_parameters():
+        torch.testing.assert_close(value.detach(), weights[name], rtol=0, atol=0)
+    length = torch.sqrt(sum((one**2).sum() for one in first.values()))
+    for name, value in trainer.model.named_parameters():
+        value.data.add_(radius * first[name] / length)
+    wanted = gradient()
+    for name in wanted:
+        torch.testing.assert_close(got[name], wanted[name], rtol=1e-4, atol=1e-6)
+    assert max(float((got[name] - first[name]).abs().max()) for name in first) > 1e-3
+
+
+def test_training_with_sharpness_learns(tmp_path: Path, wave: str) -> None:
+    settings = {"steps": 60, "batch_size": 4, "replay_buffer": 8, "learning_rate": 1e-2, "ema": 0.9, "sharpness": 0.02}
+    trainer = Trainer(config_for(tmp_path, wave, **settings))
+    before = trainer.validate()
+    trainer.run()
+    assert all(value < 0.6 * before[key] for key, value in trainer.validate().items())
+
+
 def test_waiting_for_data_is_counted(tmp_path: Path, wave: str) -> None:
     trainer = Trainer(config_for(tmp_path, wave))
     trainer.train_step()
@@ -183,6 +220,7 @@ def test_forecast_does_not_cross_a_gap(tmp_path: Path) -> None:
     ({"steps": 0}, "steps must be at least 1, or 0 to calibrate what initial holds; got 0"),
     ({"precision": "fp16"}, "precision must be one of .*bf16.*; got 'fp16'"),
     ({"ema": 1.0}, r"ema must lie in \[0, 1\)"),
+    ({"sharpness": -0.1}, "sharpness must be a radius of at least 0, and is 0 for none; got -0.1"),
     ({"earlier_stages": ["short"]}, "earlier_until_hours must name one hand-over for each"),
     ({"calibrate": True, "validation_end": ""}, "calibrate needs a validation span"),
     ({"calibrate": True, "calibration_from": ["a"]}, "calibrate fits the weights that calibration_from would give"),
