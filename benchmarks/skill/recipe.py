@@ -6,21 +6,28 @@
 
 STORE is the simulated atmosphere of `benchmarks.skill.peers`. Every row is `RECIPE` with one thing changed: the first three
 years of the first run are learned from, its fourth year is forecast, and nobody looks at the test years of the peers. Rows that
-change the batch, or the steps of one gradient, change the number of steps, so that all learn from as many states. Several
-processes can make disjoint rows with `--only-make`. Writes `benchmarks/results/recipe.json`.
+change the batch, or the steps of one gradient, change the number of steps, so that all learn from as many states. Rows of
+`ROUNDED` are the recipe's networks with their weights rounded after training. Several processes can make disjoint rows with
+`--only-make`. Writes `benchmarks/results/recipe.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import nn
 
 from benchmarks.machine import describe_machine
 from benchmarks.skill.command import run_study, simulated_parser
 from benchmarks.skill.report import draw, table
-from benchmarks.skill.study import Study, make_all, part_of, scored
+from benchmarks.skill.study import Study, make_all, part_of, scored, write_whole
 from data_pipelines.sources import Selection
+from forecast.checkpoint import load_checkpoint, read_description, save_checkpoint
 
 RESULT = Path(__file__).parents[1] / "results" / "recipe.json"
 FIGURE = Path(__file__).parents[2] / "docs" / "images" / "recipe.png"
@@ -49,14 +56,17 @@ ROWS = {
     "gradient through two steps": ["unroll=2", f"steps={STEPS // 2}"],
     "batch of 4": [f"batch_size={BATCH // 2}", f"steps={2 * STEPS}"],
     "batch of 16": [f"batch_size={2 * BATCH}", f"steps={STEPS // 2}"],
+    "sharpness-aware": ["sharpness=0.05"],
     "gated_large_kernel": ["model.mixer=gated_large_kernel"],
     "dilated_reparam": ["model.mixer=dilated_reparam"],
 }
+SMALLEST = 1e-30  # stands for the largest weight of a filter of zeros
+ROUNDED = {"weights of 8 bits": 8, "weights of 4 bits": 4}  # the recipe's networks, after training
 
 
 def main() -> None:
     run_study(
-        simulated_parser(__doc__, "rows", ROWS), RESULT, make,
+        simulated_parser(__doc__, "rows", [*ROWS, *ROUNDED]), RESULT, make,
         lambda result: table(result, "row", CHANNELS), lambda result: draw(result, FIGURE, CHANNELS),
     )  # fmt: skip
 
@@ -64,16 +74,44 @@ def main() -> None:
 def make(given: argparse.Namespace) -> dict[str, Any] | None:
     """Train, forecast and score."""
     study = prepare(given.simulated)
-    rows, failed = make_all(study, {name: [*RECIPE, f"steps={STEPS}", *ROWS[name]] for name in given.rows}, given.seeds)
+    recipes = {name: [*RECIPE, f"steps={STEPS}", *ROWS[name]] for name in given.rows if name in ROWS}
+    after = {name: partial(rounded_row, bits=ROUNDED[name]) for name in given.rows if name in ROUNDED}
+    rows, failed = make_all(study, recipes | after, given.seeds)
     if given.only_make:
         return None
     return {
         "what": "trainings that differ from the recipe in one setting, scored on a year that none learned from",
-        "experiment": [*RECIPE, f"steps={STEPS}"], "settings": {name: ROWS[name] for name in given.rows},
+        "experiment": [*RECIPE, f"steps={STEPS}"], "settings": {name: ROWS.get(name, []) for name in given.rows},
         "train": list(TRAIN), "test": [*CHOOSE, study.every], "machine": describe_machine(),
         "reference": study.reference, "rows": scored(study, rows), "failed": failed,
-        "left_out": [name for name in ROWS if name not in given.rows],
+        "left_out": [name for name in (*ROWS, *ROUNDED) if name not in given.rows],
     }  # fmt: skip
+
+
+def rounded_row(study: Study, name: str, seed: int, bits: int) -> dict[str, Any]:
+    """Round the weights of the recipe's network of this seed."""
+    first, folder = study.folder("recipe", seed), study.folder(name, seed)
+    if not (first / "row.json").exists():
+        raise ValueError(f"{name} needs the row recipe of seed {seed}; make that first.")
+    if not (folder / "row.json").exists():
+        known = read_description(first / "checkpoint")
+        model: Any = rounded(load_checkpoint(first / "checkpoint"), bits)
+        save_checkpoint(folder / "checkpoint", model, training_span=known.training_span, data_hash=known.data_hash)
+        write_whole(folder / "row.json", json.loads((first / "row.json").read_text()) | {"name": name})
+    found: dict[str, Any] = json.loads((folder / "row.json").read_text())
+    return found
+
+
+@torch.no_grad()
+def rounded(model: nn.Module, bits: int) -> nn.Module:
+    """Round the weights of every filter to integers of so many bits, in units of the largest of its own."""
+    most = 2 ** (bits - 1) - 1
+    for value in model.parameters():
+        if value.ndim > 1:
+            filters = value.flatten(1)
+            unit = filters.abs().amax(dim=1, keepdim=True).clamp_min(SMALLEST) / most
+            value.copy_(((filters / unit).round() * unit).view_as(value))
+    return model
 
 
 def prepare(simulated: Path, out: Path = OUT, reference: str = "recipe") -> Study:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +72,9 @@ class Study:
     def checkpoint(self, name: str, seed: int) -> Path:
         """Of one training."""
         return self.folder(name, seed) / "checkpoint"
+
+
+Made = Callable[[Study, str, int], dict[str, Any]]  # makes the checkpoint of a row and seed, and says what it is
 
 
 def part_of(sources: Sequence[str | Path], out: Path, selection: Selection) -> Path:
@@ -148,9 +151,9 @@ def forecast(study: Study, name: str, seed: int) -> None:
 
 
 def make_all(
-    study: Study, networks: Mapping[str, Sequence[str]], seeds: Sequence[int]
+    study: Study, networks: Mapping[str, Sequence[str] | Made], seeds: Sequence[int]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Train networks of these settings and forecast with them, one seed of all before the next one.
+    """Train networks of these settings, or make them, and forecast with them, one seed of all before the next one.
 
     Returns
     -------
@@ -167,7 +170,7 @@ def make_all(
     for seed in seeds:
         for name, settings in networks.items():
             try:
-                row = train(study, name, seed, settings)
+                row = settings(study, name, seed) if callable(settings) else train(study, name, seed, settings)
                 forecast(study, name, seed)
                 rows.append(row)
             except UnfinishedError:  # asked to stop: no row has failed
