@@ -1,15 +1,15 @@
 """Wave simulators: compressed against classical kernels, and all of them against finite elements.
 
-    python -m benchmarks.wave_simulators data               # three draws of simulations
+    python -m benchmarks.wave_simulators data               # four draws of simulations
     python -m benchmarks.wave_simulators train 0/2          # every second training, one thread each; again: what is missing
     python -m benchmarks.wave_simulators train 1/2
     python -m benchmarks.wave_simulators evaluate           # errors, parameters, times; writes the result
     python -m benchmarks.wave_simulators draw               # docs/images/wave_compression.png
 
-Trained on one draw, scored on another, and apart on a third one outside the range of speeds and shapes that was learned. All
-trainings have the same data, steps and settings; only the kernels differ. `python -m benchmarks.wave_simulators evaluate`
-writes `benchmarks/results/wave_simulators.json`. Inference is timed on one thread and on two, forms taking turns in one
-process; trainings by the processor seconds of their one thread.
+Trained on one draw, scored on another, and apart on a third one outside the range of speeds and shapes that was learned; on a
+fourth one, "choose", rates and deep forms were chosen. All trainings have the same data, steps and settings but for the form
+and its kind's learning rate. `evaluate` writes `benchmarks/results/wave_simulators.json`. Inference is timed on one thread and
+on two, forms taking turns in one process; trainings by the processor seconds of their one thread.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import describe_machine, store_result
+from forecast.training.states import states_in
 
 RESULT = Path(__file__).parent / "results" / "wave_simulators.json"
 FOLDER = Path("outputs/wave_simulators")
@@ -36,7 +37,7 @@ WAVES: dict[str, Any] = {
 }  # fmt: skip
 DRAWS: dict[str, dict[str, Any]] = {
     "train": {"samples": 320, "seed": 0},
-    "choose": {"samples": 64, "seed": 3},  # forms and rates were chosen on it
+    "choose": {"samples": 64, "seed": 3},  # deep forms and rates were chosen on it
     "test": {"samples": 64, "seed": 1},
     # Faster media, faster inclusions, two holes and narrower bumps: none of it was in the training draw.
     "outside": {"samples": 64, "seed": 2, "speed": [1.25, 1.45], "holes": [2, 2], "inclusion_speed": [1.6, 2.0]},
@@ -47,8 +48,9 @@ TRAINING: dict[str, Any] = {
     "noise": 0.02, "balance_lead_times": False, "precision": "fp32", "device": "cpu", "threads": 1, "save_every": 1000,
     "validate_every": 10_000,
 }  # fmt: skip
-# Each kind at its best rate on the draw "choose". Errors there of seed 0: dense 7 at 4e-3 and 8e-3, 2.27 % and 2.28 %;
-# lean 2 chains 7 at 8e-3, 1.6e-2 and 3.2e-2, 2.78 %, 2.59 % and 2.56 %.
+# By errors on the draw "choose", seed 0: dense 7 at 4e-3 and 8e-3, 2.27 % and 2.28 %; lean 2 chains 7 at 8e-3, 1.6e-2 and
+# 3.2e-2, 2.78 %, 2.59 % and 2.56 %; deep 2 chains 3 at 8e-3 and 2e-2, 2.59 % and 1.73 %. Deep dense ones were tried at 8e-3
+# alone.
 RATES = {"dense": 4e-3, "deep dense": 8e-3, "chains": 2e-2}
 KERNELS, SEEDS = (3, 7, 11), (0, 1, 2)
 SIZE: dict[str, Any] = {"network": "cnn", "width": 16, "depth": 3}
@@ -128,8 +130,7 @@ def train(share: int, shares: int) -> None:
     from forecast.wave_simulator import SimulatorConfig
 
     for form, seed in trainings()[share::shares]:
-        out = folder_of(form, seed)
-        rate = RATES["chains" if "compression" in FORMS[form] else "deep dense" if form.startswith("deep") else "dense"]
+        out, rate = folder_of(form, seed), rate_of(form)
         if (out / "done").exists():
             continue
         config = TrainingConfig(
@@ -141,6 +142,17 @@ def train(share: int, shares: int) -> None:
         seconds = time.process_time() - before
         (out / "done").write_text(json.dumps({"processor_seconds": seconds}))
         print(form, seed, f"{seconds:.0f} s", flush=True)
+
+
+def rate_of(form: str) -> float:
+    """The learning rate of a form."""
+    return RATES["chains" if "compression" in FORMS[form] else "deep dense" if form.startswith("deep") else "dense"]
+
+
+def rate_in(folder: Path) -> float:
+    """The learning rate that a training had, by its last state."""
+    state = json.loads((states_in(folder)[-1] / "state.json").read_text())
+    return float(state["shared"]["settings"]["learning_rate"])
 
 
 def errors_of(model: Any, draw: str) -> dict[str, float]:
@@ -212,6 +224,10 @@ def evaluate() -> None:
     for form, seed in trainings():
         if not (folder_of(form, seed) / "done").exists():
             continue
+        if (rate := rate_in(folder_of(form, seed))) != rate_of(form):
+            raise ValueError(
+                f"{folder_of(form, seed)} was trained at {rate}, and {form} is at {rate_of(form)}; train it again."
+            )
         model = load_checkpoint(folder_of(form, seed) / "checkpoint")
         scored = folder_of(form, seed) / "errors.json"
         errors = json.loads(scored.read_text()) if scored.exists() else {}
@@ -219,7 +235,7 @@ def evaluate() -> None:
         scored.write_text(json.dumps(errors))
         notes = read_description(folder_of(form, seed) / "checkpoint").notes
         rows[f"{form} seed {seed}"] = {
-            "form": form, "seed": seed, "parameters": sum(value.numel() for value in model.parameters()),
+            "form": form, "seed": seed, "learning_rate": rate, "parameters": sum(value.numel() for value in model.parameters()),
             "training_seconds": round(json.loads((folder_of(form, seed) / "done").read_text())["processor_seconds"]),
             "peak_memory_mb": notes["peak_memory_mb"], **errors,
         }  # fmt: skip

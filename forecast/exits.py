@@ -44,21 +44,30 @@ class StopRequest:
         self._event.set()
 
 
+_listening: list[StopRequest] = []  # of the blocks that run, the outermost first
+
+
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Note SIGTERM and SIGUSR1 instead of dying of them while the block runs; only the main thread can."""
+    """Note SIGTERM and SIGUSR1 instead of dying of them while the block runs; only the main thread can.
+
+    What stops a block stops the blocks around it, too.
+    """
     request = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:
-        request.set(signal.Signals(number).name)
+        for one in _listening:
+            one.set(signal.Signals(number).name)
 
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
     before = {number: signal.signal(number, note) for number in STOPPING}
+    _listening.append(request)
     try:
         yield request
     finally:
+        _listening.remove(request)
         for number, handler in before.items():
             signal.signal(number, handler)
 

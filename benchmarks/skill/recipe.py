@@ -91,20 +91,24 @@ def make(given: argparse.Namespace) -> dict[str, Any] | None:
 def rounded_row(study: Study, name: str, seed: int, bits: int) -> dict[str, Any]:
     """Round the weights of the recipe's network of this seed."""
     first, folder = study.folder("recipe", seed), study.folder(name, seed)
+    row = folder / "row.json"
     if not (first / "row.json").exists():
         raise ValueError(f"{name} needs the row recipe of seed {seed}; make that first.")
-    if not (folder / "row.json").exists():
-        known = read_description(first / "checkpoint")
+    known = read_description(first / "checkpoint")
+    if not row.exists():
         model: Any = rounded(load_checkpoint(first / "checkpoint"), bits)
         save_checkpoint(folder / "checkpoint", model, training_span=known.training_span, data_hash=known.data_hash)
-        write_whole(folder / "row.json", json.loads((first / "row.json").read_text()) | {"name": name})
-    found: dict[str, Any] = json.loads((folder / "row.json").read_text())
+        of_recipe = json.loads((first / "row.json").read_text())
+        write_whole(row, of_recipe | {"name": name, "rounded_from": known.weights_sha256})
+    found: dict[str, Any] = json.loads(row.read_text())
+    if found["rounded_from"] != known.weights_sha256:
+        raise ValueError(f"{folder} was rounded from other weights than {first} has; delete it.")
     return found
 
 
 @torch.no_grad()
 def rounded(model: nn.Module, bits: int) -> nn.Module:
-    """Round the weights of every filter to integers of so many bits, in units of the largest of its own."""
+    """Round all weights but biases and scales to integers of so many bits, in units of the largest of their output."""
     most = 2 ** (bits - 1) - 1
     for value in model.parameters():
         if value.ndim > 1:

@@ -15,7 +15,7 @@ from benchmarks.skill.scoring import LEADS, score
 from configs.compose import compose
 from data_pipelines.build import build_analysis_store
 from data_pipelines.sources import Selection
-from forecast.exits import UnfinishedError
+from forecast.exits import UnfinishedError, stop_on_signal
 from forecast.job import run_forecasts
 from forecast.job_config import RunConfig
 from forecast.training import Trainer, TrainingConfig
@@ -167,16 +167,21 @@ def make_all(
         After SIGTERM or SIGUSR1; what is made is kept, and the same call goes on.
     """
     rows, failed = [], []
-    for seed in seeds:
-        for name, settings in networks.items():
-            try:
-                row = settings(study, name, seed) if callable(settings) else train(study, name, seed, settings)
-                forecast(study, name, seed)
-                rows.append(row)
-            except UnfinishedError:  # asked to stop: no row has failed
-                raise
-            except (ValueError, RuntimeError) as error:
-                failed.append({"name": name, "seed": seed, "error": f"{type(error).__name__}: {error}"})
+    with stop_on_signal() as stop:
+        for seed in seeds:
+            for name, settings in networks.items():
+                try:
+                    row = settings(study, name, seed) if callable(settings) else train(study, name, seed, settings)
+                    forecast(study, name, seed)
+                    rows.append(row)
+                except UnfinishedError:
+                    stop.set("a training or forecast was")
+                except (ValueError, RuntimeError) as error:
+                    failed.append({"name": name, "seed": seed, "error": f"{type(error).__name__}: {error}"})
+                if stop:
+                    raise UnfinishedError(
+                        f"stopped ({stop.reason}) at {name}, seed {seed}; what is made is kept. The same command goes on."
+                    )
     if not rows:
         raise RuntimeError(
             f"none of {len(failed)} rows was made; the first one, {failed[0]['name']}, told: {failed[0]['error']}"

@@ -29,10 +29,12 @@ from forecast.layers.compressed_convolution import (
     CompressedPointwise,
 )
 from forecast.layers.padding import pad_axes
+from forecast.layers.scaled_pointwise import CompressedScaledPointwise
 
 Network = TypeVar("Network", bound=nn.Module)
 # Dense kernels multiply about twice as fast as filters of single channels (AVX2, oneDNN, 16 channels).
 DENSE_SPEED = 2.0
+PLAIN = (CompressedConv2d, CompressedConv3d, CompressedPointwise, CompressedScaledPointwise)
 # So many times the arithmetic of one-way filters is worth fewer calls on fields of a thousand points, and on any.
 ON_SMALL_FIELDS, ON_ANY_FIELD = 4.0, 1.5
 
@@ -93,35 +95,42 @@ def merged(network: Network, most_arithmetic: float = ON_SMALL_FIELDS) -> Networ
     network
         Any network; it stays as it is.
     most_arithmetic
-        Merge where that does not multiply the arithmetic by more: `ON_SMALL_FIELDS` (a few thousand points in a batch), or
-        `ON_ANY_FIELD`.
+        Merge where that does not multiply the arithmetic by more, that of dense kernels counted half: `ON_SMALL_FIELDS` (a few
+        thousand points in a batch), or `ON_ANY_FIELD`.
 
     Returns
     -------
-    The copy: the same function to rounding, more numbers in memory. Without compressed convolutions it is a plain copy.
+    The copy: the same function to rounding, more numbers in memory. Layers that are more than a compressed convolution, as the
+    patches of the weather network, and all others are plain copies.
     """
-    copy = deepcopy(network)
-    for parent in [*copy.modules()]:
+    whole = nn.Sequential(deepcopy(network))  # so that the network itself may be one such layer
+    for parent in [*whole.modules()]:
         for name, child in [*parent.named_children()]:
-            if isinstance(child, CompressedConv2d | CompressedConv3d):
-                setattr(parent, name, _merged(child, most_arithmetic))
-            elif isinstance(child, CompressedPointwise) and _is_worth_a_matrix(child, most_arithmetic):
-                setattr(parent, name, child.to_dense())
-    return copy
+            setattr(parent, name, _faster(child, most_arithmetic))
+    return whole[0]  # type: ignore[return-value]
+
+
+def _faster(layer: nn.Module, most_arithmetic: float) -> nn.Module:
+    """A merged layer, or the layer as it is. What derives from a layer does more than convolve, as patches do, and stays."""
+    if isinstance(layer, CompressedConv2d | CompressedConv3d) and type(layer) in PLAIN:
+        return _merged(layer, most_arithmetic)
+    if isinstance(layer, CompressedPointwise) and type(layer) in PLAIN and _is_worth_a_matrix(layer, most_arithmetic):
+        return layer.to_dense()
+    return layer
 
 
 def _merged(chains: CompressedConv2d | CompressedConv3d, most_arithmetic: float) -> nn.Module:
-    """The form of a layer that takes the least time, by its multiplications for a point."""
+    """The form of a layer that takes the least time, by its multiplications for a point of the input."""
     taps, ways = math.prod(chains.kernel_size), sum(chains.kernel_size)
     if chains.channel_filter is None:  # each channel for itself: terms add up in one kernel
         return chains.to_dense() if taps <= most_arithmetic * chains.terms * ways else chains
     mixing = chains.channel_filter.numel()
     one_way = mixing + chains.terms * chains.filtered_channels * ways
-    two_way = mixing + chains.terms * chains.filtered_channels * taps
+    two_way = mixing + chains.terms * chains.filtered_channels * taps if chains.groups == 1 else math.inf
     dense = chains.out_channels * chains.in_channels // chains.groups * taps / DENSE_SPEED
     if min(dense, two_way) > most_arithmetic * one_way:
         return chains
-    return MergedConv(chains) if two_way < dense and chains.groups == 1 else chains.to_dense()
+    return MergedConv(chains) if two_way < dense else chains.to_dense()
 
 
 def _is_worth_a_matrix(layer: CompressedPointwise, most_arithmetic: float) -> bool:

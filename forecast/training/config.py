@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,7 +114,7 @@ class TrainingConfig:
         `learning_rate`); gradient norm; decay of the averaged weights.
     sharpness
         Radius of sharpness-aware minimisation (arXiv 2010.01412), in the Euclidean norm of all weights together: the gradient
-        is taken where the loss is highest so far away, which costs a second pass; 0 for none.
+        is taken so far up the loss, which costs a second pass; 0 for none.
     penalty, variable_weights, weight_by_level
         See `forecast.losses`.
     balance_lead_times
@@ -207,7 +208,7 @@ class TrainingConfig:
             raise ValueError(f"save_every must be at least 1 step, or 0 to save no state; got {self.save_every}.")
         if self.parallel not in PARALLEL:
             raise ValueError(f"parallel must be one of {PARALLEL}; got {self.parallel!r}.")
-        if self.sharpness < 0:
+        if not 0 <= self.sharpness < math.inf:
             raise ValueError(f"sharpness must be a radius of at least 0, and is 0 for none; got {self.sharpness}.")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must lie in [0, 1); got {self.ema}.")

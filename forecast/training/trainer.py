@@ -24,6 +24,7 @@ from torch import Tensor
 from forecast.calibration import save_moments
 from forecast.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from forecast.exits import StopRequest, UnfinishedError, stop_on_signal
+from forecast.puyun import PuYunConfig
 from forecast.replay import Draw, ReplayBuffer
 from forecast.rollout import choose_device, computes_in_bfloat16
 from forecast.spatial_sharding import shard_by_latitude
@@ -38,8 +39,8 @@ from forecast.training.validation import Stepper, Validation, refuse_learned_tim
 from forecast.training.waves import Waves, WaveValidation
 from forecast.training_curves import draw_training_curves
 
-# Settings that may differ between a training and its continuation.
 TINY = 1e-12  # a gradient of zeros has no direction
+# Settings that may differ between a training and its continuation.
 FREE = ("out", "resume", "save_every", "validate_every", "device", "threads", "parallel")
 
 
@@ -227,21 +228,23 @@ class Trainer:
         return torch.stack(losses).mean(), torch.cat(errors, dim=1), torch.cat(frames)
 
     def _climb(self, draw: Draw, steps: Sequence[Ahead]) -> None:
-        """Exchange the gradient for that a step of length `sharpness` up the loss: what falls is the loss of a neighbourhood.
+        """Exchange the gradient for that a step of length `sharpness` up it: what falls is the loss of a neighbourhood.
 
         Sharpness-aware minimisation of Foret et al. (2021, arXiv 2010.01412).
         """
         learned = [value for value in self.model.parameters() if value.grad is not None]
         here = [value.detach().clone() for value in learned]
         norm = torch.nn.utils.get_total_norm([value.grad for value in learned if value.grad is not None])
+        length = self.config.sharpness / max(float(whole(norm)), TINY)
         with torch.no_grad():
             for value in learned:
-                value.add_(value.grad, alpha=self.config.sharpness / max(float(whole(norm)), TINY))
+                value.add_(value.grad, alpha=length)
         self.optimiser.zero_grad(set_to_none=True)
-        self._passes(draw, steps)
+        loss, _, _ = self._passes(draw, steps)
         with torch.no_grad():
             for value, before in zip(learned, here, strict=True):
                 value.copy_(before)
+        self._check_finite(float(self.place.gather(loss[None].cpu()).mean()))
 
     def _take_account(self, draw: Draw, loss: Tensor, errors: Tensor) -> tuple[float, Tensor]:
         """Loss and errors of all ranks; the errors go into the balance of lead times."""
@@ -249,17 +252,20 @@ class Trainer:
         own = torch.cat([loss[None].cpu(), errors.flatten().cpu(), torch.from_numpy(leads.flatten()).float()])
         everyone = self.place.gather(own)
         mean_loss = float(everyone[:, 0].mean())
-        if not np.isfinite(mean_loss):
-            raise TrainingError(
-                f"the loss is {mean_loss} at step {self.step + 1}; lower learning_rate, or look for bad data with the "
-                "store's audit."
-            )
+        self._check_finite(mean_loss)
         # The error of a sample is the mean of those of its bands.
         of_copies = everyone[:, 1:].reshape(self.place.copies, self.place.bands, 2, len(errors), len(draw)).mean(dim=1)
         for ahead in range(len(errors)):
             for of_copy in of_copies:
                 self.balance.update(of_copy[1, ahead].round().long().numpy(), of_copy[0, ahead])
         return mean_loss, of_copies[:, 0].transpose(0, 1).flatten(1)
+
+    def _check_finite(self, loss: float) -> None:
+        if not np.isfinite(loss):
+            rates = "learning_rate or sharpness" if self.config.sharpness else "learning_rate"
+            raise TrainingError(
+                f"the loss is {loss} at step {self.step + 1}; lower {rates}, or look for bad data with the store's audit."
+            )
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -372,7 +378,9 @@ class Trainer:
 
     def _load(self, folder: Path) -> None:
         state = load_state(folder, self._learned(), self.place)
-        differing = sorted(key for key, value in self._settings().items() if state.shared["settings"].get(key) != value)
+        before = asdict(TrainingConfig()) | state.shared["settings"]  # a setting that was not known yet was as by default
+        before["model"] = asdict(PuYunConfig()) | before["model"]
+        differing = sorted(key for key, value in self._settings().items() if before.get(key) != value)
         if differing:
             raise CheckpointError(
                 f"resume goes on with the settings of before, and {differing} differ from those of {folder}. Give the same "

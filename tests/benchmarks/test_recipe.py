@@ -47,10 +47,15 @@ def test_a_rounded_row_is_the_recipes_network_of_its_seed(tmp_path: Path) -> Non
         rounded_row(study, "weights of 4 bits", 3, bits=4)
     save_checkpoint(study.checkpoint("recipe", 3), network(), training_span=study.train_span, data_hash="1")
     (study.folder("recipe", 3) / "row.json").write_text(json.dumps({"name": "recipe", "seed": 3, "parameters": 7}))
-    assert rounded_row(study, "weights of 4 bits", 3, bits=4) == {"name": "weights of 4 bits", "seed": 3, "parameters": 7}
+    row = rounded_row(study, "weights of 4 bits", 3, bits=4)
+    assert row.items() >= {"name": "weights of 4 bits", "seed": 3, "parameters": 7}.items()
+    assert rounded_row(study, "weights of 4 bits", 3, bits=4) == row
     ours = load_checkpoint(study.checkpoint("weights of 4 bits", 3)).state_dict()
     for name, value in rounded(network(), 4).state_dict().items():
         torch.testing.assert_close(ours[name], value)
+    save_checkpoint(study.checkpoint("recipe", 3), rounded(network(), 8), training_span=study.train_span, data_hash="1")
+    with pytest.raises(ValueError, match="was rounded from other weights than .*recipe-3 has; delete it"):
+        rounded_row(study, "weights of 4 bits", 3, bits=4)
 
 
 @pytest.mark.parametrize("name", ROWS)

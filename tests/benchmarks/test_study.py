@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from benchmarks.skill.study import FORECAST, Study, average, forecast, make_all,
 from data_pipelines.store import StoreError, create_analysis_store, write_analysis
 from forecast import checkpoint
 from forecast.checkpoint import save_checkpoint
-from forecast.exits import UnfinishedError
+from forecast.exits import UnfinishedError, stop_on_signal
 from forecast.forecast_store import missing_forecasts
 from forecast.training import TrainingConfig
 from tests.helpers.analyses import make_analysis
@@ -107,13 +108,19 @@ def test_rows_that_fail_are_told_and_none_at_all_is_refused(study: Study, monkey
 
 
 def test_a_study_that_is_told_to_stop_makes_no_other_row(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the training that runs is stopped by it or has just ended."""
     begun = []
 
     def stop(_: Study, name: str, seed: int, settings: Sequence[str]) -> dict[str, Any]:
         begun.append(name)
-        raise UnfinishedError("stopped (SIGTERM) after step 3 of 9.")
+        with stop_on_signal():
+            signal.raise_signal(signal.SIGTERM)
+        if name == "stopped":
+            raise UnfinishedError("stopped (SIGTERM) after step 3 of 9.")
+        return {"name": name, "seed": seed}
 
     monkeypatch.setattr("benchmarks.skill.study.train", stop)
-    with pytest.raises(UnfinishedError, match="after step 3 of 9"):
-        make_all(study, {"one": [], "two": []}, [0])
-    assert begun == ["one"]
+    for name in ("stopped", "net"):
+        with pytest.raises(UnfinishedError, match=rf"stopped \(SIGTERM\) at {name}, seed 0; what is made is kept"):
+            make_all(study, {name: [], "two": []}, [0])
+    assert begun == ["stopped", "net"]

@@ -18,7 +18,7 @@ from tests.helpers.training import config_for, moving_wave, ranks_of, store
 
 SETTINGS: dict = {
     "steps": 8, "warm_up": 2, "lead_until_hours": 24, "batch_size": 4, "replay_buffer": 8, "unroll": 2, "validate_every": 4,
-    "validation_leads": [6, 12, 24], "calibrate": True, "save_every": 0,
+    "validation_leads": [6, 12, 24], "calibrate": True, "save_every": 0, "sharpness": 0.02,
 }  # fmt: skip
 TIME = np.array(["2026-01-05T00", "2026-07-05T06", "2026-03-01T12", "2026-10-01T18"], "datetime64[ns]")
 
@@ -72,6 +72,13 @@ with joined(2, "cpu") as place:
         gradients = {name: whole(value.grad) for name, value in model.named_parameters()}
         if place.is_first:
             save_file(gradients, folder / kind)
+    climbed = {}
+    for kind in ("ddp", "fsdp"):
+        run = config_for(folder / f"of {kind}", sys.argv[2], **SETTINGS, parallel=kind)
+        trainer = Trainer(run, two_copies)
+        climbed[kind] = [trainer.train_step() for _ in range(6)]
+    if place.is_first:
+        (folder / "climbed.json").write_text(json.dumps(climbed))
     run = config_for(folder / "bands", sys.argv[2], **SETTINGS, bands=2)
     trainer = Trainer(run, place)
     losses = [trainer.train_step() for _ in range(8)]
@@ -99,6 +106,12 @@ def test_gradient_of_two_processes_in_two_passes_is_that_of_the_batch(two: Path,
     got = load_file(two / kind)
     for name, value in objective.model.named_parameters():
         torch.testing.assert_close(got[name], value.grad, rtol=1e-4, atol=1e-6 * float(value.grad.abs().max()) + 1e-9)
+
+
+def test_pieces_of_weights_climb_the_loss_as_whole_ones_do(two: Path) -> None:
+    climbed = json.loads((two / "climbed.json").read_text())
+    for one, other in zip(climbed["ddp"], climbed["fsdp"], strict=True):
+        assert other == pytest.approx(one, rel=2e-4)
 
 
 def test_training_in_bands_is_that_on_whole_globes(two: Path, wave: str, tmp_path: Path) -> None:

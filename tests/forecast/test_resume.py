@@ -21,9 +21,11 @@ from forecast.training.log import drop_later
 from forecast.training.states import pack, states_in, unpack
 from tests.helpers.training import config_for, moving_wave, ranks_of, store
 
-# Everything that has a state takes part: dropout, noise, a pool of forecasts, two steps under one gradient, averaging.
+# Everything that has a state takes part: dropout in two passes, noise, a pool of forecasts, two steps under one gradient,
+# averaging.
 SETTINGS: dict = {
     "steps": 40, "warm_up": 5, "lead_until_hours": 36, "batch_size": 4, "replay_buffer": 8, "noise": 0.1, "unroll": 2,
+    "sharpness": 0.01,
     "model": PuYunConfig(width=8, depth=(1,), patch=1, expansion=1, dropout=0.2), "save_every": 1, "validation_start": "",
 }  # fmt: skip
 
@@ -223,6 +225,18 @@ def saved(tmp_path: Path, wave: str) -> Path:
 def test_resuming_needs_the_settings_of_before(tmp_path: Path, wave: str, saved: Path) -> None:
     with pytest.raises(CheckpointError, match=r"\['clip', 'learning_rate'\] differ.*initial="):
         Trainer(config_for(tmp_path, wave, resume=True, learning_rate=1e-2, clip=2.0))
+
+
+def test_a_state_of_before_a_setting_was_known_had_its_default(tmp_path: Path, wave: str, saved: Path) -> None:
+    path = saved / "state.json"
+    state = json.loads(path.read_text())
+    settings = state["shared"]["settings"]
+    assert settings.pop("sharpness") == 0
+    assert settings["model"].pop("dropout") == 0
+    path.write_text(json.dumps(state))
+    assert Trainer(config_for(tmp_path, wave, resume=True)).step > 0
+    with pytest.raises(CheckpointError, match=r"\['sharpness'\] differ"):
+        Trainer(config_for(tmp_path, wave, resume=True, sharpness=0.1))
 
 
 def test_a_training_under_way_is_not_overwritten(tmp_path: Path, wave: str, saved: Path) -> None:

@@ -176,12 +176,30 @@ def test_a_sharp_minimum_is_left_by_the_gradient_from_up_the_loss(tmp_path: Path
     assert max(float((got[name] - first[name]).abs().max()) for name in first) > 1e-3
 
 
-def test_training_with_sharpness_learns(tmp_path: Path, wave: str) -> None:
-    settings = {"steps": 60, "batch_size": 4, "replay_buffer": 8, "learning_rate": 1e-2, "ema": 0.9, "sharpness": 0.02}
-    trainer = Trainer(config_for(tmp_path, wave, **settings))
-    before = trainer.validate()
-    trainer.run()
-    assert all(value < 0.6 * before[key] for key, value in trainer.validate().items())
+def test_a_step_goes_along_the_gradient_from_up_the_loss(tmp_path: Path, wave: str) -> None:
+    one, other = (Trainer(config_for(tmp_path, wave, sharpness=0.1, clip=0.01)) for _ in range(2))
+    for _ in range(2):
+        one.train_step()
+        draw = other.buffer.draw(2)
+        steps = [other._ahead(draw, 0)]
+        other.model.train()
+        _, errors, frames = other._passes(draw, steps)
+        other.balance.update(draw.lead, errors[0])
+        other._climb(draw, steps)
+        torch.nn.utils.clip_grad_norm_(other.model.parameters(), 0.01)
+        other.optimiser.step()
+        other.optimiser.zero_grad()
+        other.schedule.step()
+        other.buffer.put_back(draw, frames, 1)
+    for ours, theirs in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_a_loss_that_is_lost_up_the_gradient_is_told(tmp_path: Path, wave: str) -> None:
+    trainer = Trainer(config_for(tmp_path, wave, sharpness=1e30))
+    with pytest.raises(ValueError, match="the loss is (nan|inf) at step 1; lower learning_rate or sharpness"):
+        trainer.train_step()
+    assert all(torch.isfinite(value).all() for value in trainer.model.parameters())
 
 
 def test_waiting_for_data_is_counted(tmp_path: Path, wave: str) -> None:
@@ -221,6 +239,7 @@ def test_forecast_does_not_cross_a_gap(tmp_path: Path) -> None:
     ({"precision": "fp16"}, "precision must be one of .*bf16.*; got 'fp16'"),
     ({"ema": 1.0}, r"ema must lie in \[0, 1\)"),
     ({"sharpness": -0.1}, "sharpness must be a radius of at least 0, and is 0 for none; got -0.1"),
+    ({"sharpness": float("nan")}, "sharpness must be a radius of at least 0, and is 0 for none; got nan"),
     ({"earlier_stages": ["short"]}, "earlier_until_hours must name one hand-over for each"),
     ({"calibrate": True, "validation_end": ""}, "calibrate needs a validation span"),
     ({"calibrate": True, "calibration_from": ["a"]}, "calibrate fits the weights that calibration_from would give"),

@@ -83,16 +83,26 @@ def test_rollout_applies_the_simulator_again_and_again(store: str, history: int)
 
 def test_one_way_filters_are_merged_the_more_the_fewer_the_samples(store: str) -> None:
     waves = open_waves(store)
+    few = SMALL_FIELD // (waves.sizes["y"] * waves.sizes["x"])
     for size, with_many in ((3, MergedConv), (5, CompressedConv2d)):
         model = small_simulator(waves, width=8, kernel_size=size, compression={"terms": 1, "rank": 0.5})
-        assert [type(for_samples(model, count).network.body[0]) for count in (2, SMALL_FIELD)] == [MergedConv, with_many]
+        kinds = [type(for_samples(model, count).network.body[0]) for count in (1, few - 1, few + 1)]
+        assert kinds == [MergedConv, MergedConv, with_many]
+    plain = small_simulator(waves)
+    assert for_samples(plain, 1) is plain  # nothing to merge
+
+
+def test_a_rollout_is_in_the_form_of_its_samples(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waves, asked = open_waves(store), []
     model = small_simulator(waves, width=8, kernel_size=5, compression={"terms": 2, "rank": 0.5})
+    monkeypatch.setattr(
+        "forecast.wave_rollout.for_samples", lambda *given: asked.append((type(given[0]), given[1])) or for_samples(*given)
+    )
     frames, static = read_start(model, waves, np.array([1, 3]))
     wanted = [state.fields for state in steps_of(model, frames, static, np.array([1, 3]), 3, False)]
     for state, fields in zip(rollout_waves(model, waves, [1, 3], 3, "cpu", "fp32"), wanted, strict=True):
         torch.testing.assert_close(state.fields, fields)
-    plain = small_simulator(waves)
-    assert for_samples(plain, 1) is plain  # nothing to merge
+    assert asked == [(Simulator, 2)]
 
 
 def test_rollout_refuses_what_it_cannot_start_from(store: str) -> None:
