@@ -157,28 +157,43 @@ def rate_in(folder: Path) -> float:
 
 def errors_of(model: Any, draw: str) -> dict[str, float]:
     """Relative L2 error of displacement: its mean over lead times, and the last one; medians over samples, and the share of
-    samples that are lost: wrong by more than the waves themselves at the end.
+    samples that are lost: wrong by more than the waves themselves at the end, or no finite numbers. Their error is infinite.
     """
     from data_pipelines.store import open_waves
     from forecast.verification.wave_scores import score_waves
-    from forecast.wave_rollout import rollout_waves
 
     truth = open_waves(store_of(draw))
     samples = truth["sample"].values.tolist()
-    states = list(rollout_waves(model, truth, samples, STEPS_AHEAD, "cpu", "fp32"))
     made = truth[["displacement", "velocity"]].load().copy(deep=True)
-    for step, state in enumerate(states, 1):
-        for channel, name in enumerate(model.requirements.channels):
-            made[name].values[:, step] = state.fields[:, channel]
+    finite = _roll_out(model, truth, samples, made)
     scores = score_waves({"simulator": made}, truth, samples, history=1).sel(forecast="simulator")
-    error = scores["relative_l2"].values
+    error = np.where(finite[:, None], scores["relative_l2"].values, np.inf)
     return {
-        "mean": float(np.nanmedian(error.mean(axis=1))),
-        "last": float(np.nanmedian(error[:, -1])),
-        "energy_drift_last": float(np.nanmedian(scores["energy_drift"].values[:, -1])),
-        "phase_last_ms": float(1e3 * np.nanmedian(np.abs(scores["phase_error"].values[:, -1]))),
+        "mean": float(np.median(error.mean(axis=1))),
+        "last": float(np.median(error[:, -1])),
+        "energy_drift_last": float(np.nanmedian(scores["energy_drift"].values[finite, -1])),
+        "phase_last_ms": float(1e3 * np.nanmedian(np.abs(scores["phase_error"].values[finite, -1]))),
         "lost": float(np.mean(~(error[:, -1] <= 1))),
     }
+
+
+def _roll_out(model: Any, truth: Any, samples: list[int], made: Any) -> np.ndarray:
+    """Write what a simulator makes of samples into `made`; say which of them stayed finite."""
+    from forecast.forecaster import ForecastError
+    from forecast.wave_rollout import rollout_waves
+
+    try:
+        states = list(rollout_waves(model, truth, samples, STEPS_AHEAD, "cpu", "fp32"))
+    except ForecastError:  # a batch ends with the first of its samples that is lost
+        if len(samples) == 1:
+            return np.array([False])
+        middle = len(samples) // 2
+        return np.concatenate([_roll_out(model, truth, part, made) for part in (samples[:middle], samples[middle:])])
+    places = np.searchsorted(truth["sample"].values, samples)
+    for step, state in enumerate(states, 1):
+        for channel, name in enumerate(model.requirements.channels):
+            made[name].values[places, step] = state.fields[:, channel]
+    return np.ones(len(samples), dtype=bool)
 
 
 def seconds_of(models: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
