@@ -3,8 +3,8 @@
 Chains of one-way filters have few weights and operations, and many calls: R times the number of axes and one more. On a small
 field the calls cost more than the arithmetic. Merged are, where it costs little arithmetic,
 
-- the filters along all axes of a term to one two-way (three-way) filter of every channel, and the mixing of channels of all
-  terms to one matrix: R + 1 calls or two;
+- the filters along all axes of all terms to one convolution of two-way (three-way) filters, each over one channel, and the
+  mixing of channels of all terms to one matrix: two calls;
 - or everything to the dense kernel: one call;
 - the two filters of a compressed 1x1 convolution to the matrix that they make.
 
@@ -40,7 +40,7 @@ ON_SMALL_FIELDS, ON_ANY_FIELD = 4.0, 1.5
 
 
 class MergedConv(nn.Module):
-    """A compressed convolution without groups in R + 1 calls or two; its weights are buffers, for it does not learn.
+    """A compressed convolution without groups in two calls; its weights are buffers, for it does not learn.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class MergedConv(nn.Module):
             kernels = torch.einsum(f"{names}->rc{letters}", *chains.axis_filters).unsqueeze(2)
             mixing = chains.channel_filter.detach()  # (term, out, in)
             mixing = mixing.transpose(0, 1).flatten(1) if self.mixes_last else mixing.flatten(0, 1)
-            self.register_buffer("kernels", kernels.contiguous() if self.mixes_last else kernels.flatten(0, 1))
+            self.register_buffer("kernels", kernels.flatten(0, 1).contiguous())
             self.register_buffer("mixing", mixing.reshape(*mixing.shape, *[1] * self.axes).contiguous())
             self.register_buffer("bias", None if chains.bias is None else chains.bias.detach().clone())
 
@@ -75,16 +75,15 @@ class MergedConv(nn.Module):
         x = x.contiguous(memory_format=MEMORY_FORMAT[self.axes])
         if self.mixes_last:
             x = pad_axes(x, self.reach, self.edges) if self.pads else x
-            filtered = torch.cat([self._filtered(x, kernels) for kernels in self.kernels], dim=1)
-            return CONVOLVE[self.axes](filtered, self.mixing, self.bias)
+            return CONVOLVE[self.axes](self._filtered(torch.cat([x] * self.terms, dim=1)), self.mixing, self.bias)
         mixed = CONVOLVE[self.axes](x, self.mixing)
         mixed = pad_axes(mixed, self.reach, self.edges) if self.pads else mixed
-        total = self._filtered(mixed, self.kernels).unflatten(1, (self.terms, -1)).sum(1)
+        total = self._filtered(mixed).unflatten(1, (self.terms, -1)).sum(1)
         return total if self.bias is None else total + self.bias.view(-1, *[1] * self.axes)
 
-    def _filtered(self, x: Tensor, kernels: Tensor) -> Tensor:
+    def _filtered(self, x: Tensor) -> Tensor:
         zeros = [0] * self.axes if self.pads else [before for before, _ in self.reach]
-        return CONVOLVE[self.axes](x, kernels, None, self.stride, zeros, self.dilation, x.shape[1])
+        return CONVOLVE[self.axes](x, self.kernels, None, self.stride, zeros, self.dilation, x.shape[1])
 
 
 def merged(network: Network, most_arithmetic: float = ON_SMALL_FIELDS) -> Network:
