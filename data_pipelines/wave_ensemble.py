@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,7 @@ MEASURED = {
     "energy_end": ("m4 s-2", "kinetic and potential energy at its end"),
     "prepare_seconds": ("s", "duration of mesh, assembly and preparation"),
     "solve_seconds": ("s", "duration of marching and sampling, one thread"),
+    "peak_memory_mb": ("MB", "largest memory of the process so far, its libraries included"),
 }
 
 
@@ -214,6 +216,7 @@ class Ensemble:
         write_samples(self.partial, fields)
         report = self._auditor(()).look(fields).as_json()
         digests = {str(name): field_digest(array.values[0]).hex() for name, array in fields.data_vars.items()}
+        measured = measured | {"peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
         _write_whole(self.mark_of(sample), json.dumps({"measured": measured, "report": report, "digests": digests}))
         return sample
 

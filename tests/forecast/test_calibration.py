@@ -19,7 +19,8 @@ def anomalies(seed: int) -> tuple[Tensor, Tensor]:
 def part(of_forecast: float, of_initial: float, seed: int, noise: float = 1.0) -> Tensor:
     """Moments of one lead time at which the truth is made of both, and of noise."""
     forecast, initial = anomalies(seed)
-    truth = of_forecast * forecast + of_initial * initial + noise * torch.randn(SHAPE)
+    own = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1000 + seed))  # not what another test has drawn
+    truth = of_forecast * forecast + of_initial * initial + noise * own
     return moments_of(forecast, initial, truth)[None]
 
 

@@ -51,7 +51,7 @@ def store(tmp_path: Path) -> str:
 @pytest.fixture
 def checkpoint(tmp_path: Path, store: str) -> str:
     folder = tmp_path / "checkpoint"
-    notes = {"seconds": 7, "stores": {"of these waves": [0, 1]}}
+    notes = {"seconds": 7, "peak_memory_mb": 321, "stores": {"of these waves": [0, 1]}}
     save_checkpoint(folder, small_simulator(open_waves(store)), training_span="sample 0/sample 1", data_hash="1", extra=notes)
     return str(folder)
 
@@ -144,7 +144,9 @@ def test_job_writes_a_wave_store_of_what_the_rollout_makes(store: str, checkpoin
         np.testing.assert_array_equal(made["velocity"].isel(time=step).sel(sample=[1, 2, 3]), state.fields[:, 1])
     assert made.attrs["parameters"] == model.parameter_count()
     assert made.attrs["training_seconds"] == 7
+    assert made.attrs["training_memory_mb"] == 321
     assert (made["solve_seconds"] > 0).all()
+    assert (made["peak_memory_mb"] > 50).all()  # an interpreter with torch
 
 
 @pytest.mark.parametrize(("kept", "batches"), [(2, 2), (3, 1)], ids=["in a batch", "between batches"])
@@ -173,8 +175,8 @@ def test_a_job_that_was_stopped_makes_only_what_is_missing(
     done = run_wave_forecasts(run_config(store, checkpoint, out, resume=True))
     assert (made, done.made, len(ran)) == ([1, 2, 3][:kept], 4 - kept, batches)
     xr.testing.assert_identical(
-        open_waves(out).drop_vars("solve_seconds").load().drop_attrs(deep=False),
-        open_waves(whole).drop_vars("solve_seconds").load().drop_attrs(deep=False),
+        open_waves(out).drop_vars(["solve_seconds", "peak_memory_mb"]).load().drop_attrs(deep=False),
+        open_waves(whole).drop_vars(["solve_seconds", "peak_memory_mb"]).load().drop_attrs(deep=False),
     )
     with pytest.raises(StoreError, match="exists already"):
         run_wave_forecasts(run_config(store, checkpoint, out))
@@ -302,12 +304,15 @@ def test_verification_writes_scores_figures_and_a_page(store: str, checkpoint: s
     assert found.scores["forecast"].values.tolist() == ["classical", "again", "persistence"]
     assert found.scores["sample"].values.tolist() == [2, 3, 4]
     assert found.costs["classical"]["training_seconds"] == 7
+    assert found.costs["classical"]["training_memory_mb"] == 321
+    assert found.costs["classical"]["memory_mb"] == float(open_waves(out)["peak_memory_mb"].max())
     with xr.open_dataset(tmp_path / "v" / "scores.nc") as stored:
         xr.testing.assert_equal(stored.load(), found.scores)
     assert (tmp_path / "v" / "waves.gif").stat().st_size > 5000
     page = (tmp_path / "v" / "report.html").read_text()
     assert page.count("data:image/png") == 1 + 3
     assert "classical" in page
+    assert "<td>321</td>" in page
     with pytest.raises(VerificationError, match="exists; nothing is overwritten"):
         verify_waves(config)
 
