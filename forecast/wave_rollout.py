@@ -17,8 +17,8 @@ from forecast.layers.merged_convolution import ON_ANY_FIELD, ON_SMALL_FIELDS, me
 from forecast.rollout import choose_device, computes_in_bfloat16
 from forecast.wave_simulator import Simulator
 
-# On fewer points of a batch the calls of 7 x 7 one-way filters cost more than their arithmetic; for 16 samples of 24 x 24 points
-# both forms take as long on two cores.
+# On fewer points of a batch the calls of 7 x 7 one-way filters cost more than their arithmetic; for 16 samples of 24 x 24
+# points both forms take as long on two cores.
 SMALL_FIELD = 4096
 
 
