@@ -116,7 +116,8 @@ def trainings(result: Mapping[str, Any]) -> Trainings:
 def found_in(result: Mapping[str, Any]) -> dict[str, Any]:
     """The law of a stored study with its 95 % bands, and what it says of the large network."""
     budget, error = (made := trainings(result)).budget, made.error
-    law, laws = fit(budget, error), resample(budget, error)
+    law = fit(budget, error)
+    laws = resample(law, budget, error)
     return {
         "law": law, "laws": laws,
         "floor": (law.floor, *band([one.floor for one in laws])),

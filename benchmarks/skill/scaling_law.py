@@ -141,7 +141,7 @@ def fit(budget: Float[np.ndarray, "row 3"], error: Float[np.ndarray, " row"], se
 
 
 def resample(
-    budget: Float[np.ndarray, "row 3"], error: Float[np.ndarray, " row"], count: int = RESAMPLED, seed: int = 0
+    law: Law, budget: Float[np.ndarray, "row 3"], error: Float[np.ndarray, " row"], count: int = RESAMPLED, seed: int = 0
 ) -> list[Law]:
     """Laws fitted to what could have been measured: the fit, with the residuals of one budget in place of those of another.
 
@@ -149,6 +149,8 @@ def resample(
 
     Parameters
     ----------
+    law
+        That `fit` gave of these trainings.
     budget, error
         As for `fit`.
     count
@@ -159,9 +161,8 @@ def resample(
     Raises
     ------
     ValueError
-        As `fit`, and if there are no more budgets than numbers to find: nothing is left of their errors then.
+        If there are no more budgets than numbers to find: nothing is left of their errors then.
     """
-    law = fit(budget, error, seed)
     rows, of_row = np.unique(budget, axis=0, return_inverse=True)
     if len(rows) <= NUMBERS:
         raise ValueError(f"budget must hold more than {NUMBERS} different rows, or a law goes through all; got {len(rows)}.")

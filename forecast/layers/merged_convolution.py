@@ -28,7 +28,7 @@ from forecast.layers.compressed_convolution import (
     CompressedConv3d,
     CompressedPointwise,
 )
-from forecast.layers.padding import pad_axes
+from forecast.layers.padding import convolution_padding, pad_axes
 from forecast.layers.scaled_pointwise import CompressedScaledPointwise
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -59,7 +59,7 @@ class MergedConv(nn.Module):
         self.axes, self.terms, self.mixes_last = chains.axes, chains.terms, chains.mixes_last
         self.stride, self.dilation = chains.stride, chains.dilation
         self.edges, self.reach = chains.edges, chains.reach
-        self.pads = chains.edges.mode != "zeros" or any(before != after for before, after in chains.reach)
+        self.pads, self.zeros = convolution_padding(chains.reach, chains.edges)
         letters = "hwt"[: self.axes]
         with torch.no_grad():
             names = ",".join(f"rc{letter}" for letter in letters)
@@ -82,8 +82,7 @@ class MergedConv(nn.Module):
         return total if self.bias is None else total + self.bias.view(-1, *[1] * self.axes)
 
     def _filtered(self, x: Tensor) -> Tensor:
-        zeros = [0] * self.axes if self.pads else [before for before, _ in self.reach]
-        return CONVOLVE[self.axes](x, self.kernels, None, self.stride, zeros, self.dilation, x.shape[1])
+        return CONVOLVE[self.axes](x, self.kernels, None, self.stride, self.zeros, self.dilation, x.shape[1])
 
 
 def merged(network: Network, most_arithmetic: float = ON_SMALL_FIELDS) -> Network:

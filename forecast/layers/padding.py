@@ -120,6 +120,16 @@ def pad_axes(x: Float[Tensor, "batch channel *grid"], reach: Reach, edges: Paddi
     return x
 
 
+def convolution_padding(reach: Reach, edges: Padding) -> tuple[bool, tuple[int, ...]]:
+    """Whether a field must be padded before a library's convolution, and what the convolution is to pad by itself.
+
+    It adds the same number of zeros on both sides of an axis without a copy of the field.
+    """
+    if edges.mode != "zeros" or any(before != after for before, after in reach):
+        return True, (0,) * len(reach)
+    return False, tuple(before for before, _ in reach)
+
+
 class _Edged:
     """A dense convolution that pads as `edges` says."""
 
@@ -127,9 +137,7 @@ class _Edged:
     reach: Reach
 
     def __init__(self, *sizes: Any, reach: Reach, edges: Padding, **form: Any) -> None:
-        # The library's convolution adds the same number of zeros on both sides of an axis without a copy of the field.
-        self.pads = edges.mode != "zeros" or any(before != after for before, after in reach)
-        form["padding"] = 0 if self.pads else tuple(before for before, _ in reach)
+        self.pads, form["padding"] = convolution_padding(reach, edges)
         super().__init__(*sizes, **form)
         self.reach, self.edges = reach, edges
 

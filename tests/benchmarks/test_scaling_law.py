@@ -25,7 +25,7 @@ def test_bands_hold_the_truth_about_as_often_as_they_say() -> None:
         random = np.random.default_rng(seed)
         shared = np.repeat(random.normal(0, 0.01, len(GRID)), 2)
         error = LAW(twice) * np.exp(shared + random.normal(0, 0.002, len(twice)))
-        laws = resample(twice, error, count=30, seed=seed)
+        laws = resample(fit(twice, error, seed), twice, error, count=30, seed=seed)
         for place, exponent in enumerate(LAW.exponents):
             low, high = band([law.exponents[place] for law in laws])
             held.append(low < exponent < high)
@@ -72,4 +72,4 @@ def test_what_cannot_be_fitted_is_refused(budget: np.ndarray, error: np.ndarray,
 def test_seven_budgets_have_no_band() -> None:
     seven = GRID[[0, 1, 3, 9, 14, 26, 35]]
     with pytest.raises(ValueError, match="more than 7 different rows"):
-        resample(seven, LAW(seven))
+        resample(fit(seven, LAW(seven)), seven, LAW(seven))
