@@ -8,8 +8,10 @@ from forecast.verification.config import VerifyConfig
 from forecast.verification.verification import verify
 from forecast.verification.waves import verify_waves
 
+LISTS = ("train_span", "variables", "baselines", "regions", "leads", "key_leads", "map_leads")
 
-@entry(VerifyConfig, "forecast/verify", lists=("train_span", "variables", "baselines", "regions", "key_leads", "map_leads"))
+
+@entry(VerifyConfig, "forecast/verify", lists=LISTS)
 def main(config: VerifyConfig) -> str:
     """Verify, and say where the report is."""
     if holds_waves(config.truth):

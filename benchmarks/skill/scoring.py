@@ -60,8 +60,8 @@ def score(
     found = evaluate(
         VerifyConfig(
             str(stores[first]), str(analysis), "unused", name=first, compare={name: str(stores[name]) for name in others},
-            train=str(train or analysis), train_span=list(span), regions=["global"], spectrum_leads=list(leads),
-            variables=None if variables is None else list(variables), progress=False,
+            train=str(train or analysis), train_span=list(span), regions=["global"], leads=list(leads),
+            spectrum_leads=list(leads), variables=None if variables is None else list(variables), progress=False,
         )
     )  # fmt: skip
     rows = dict(members) | {name: [name] for name in found.contest.baselines}

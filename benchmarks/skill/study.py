@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class Study:
         return self.folder(name, seed) / "checkpoint"
 
 
-Made = Callable[[Study, str, int], dict[str, Any]]  # makes the checkpoint of a row and seed, and says what it is
+Made = Callable[[Study, str, int], dict[str, Any]]  # makes the forecasts of a row and seed, and says what it is
 
 
 def part_of(sources: Sequence[str | Path], out: Path, selection: Selection) -> Path:
@@ -133,27 +134,37 @@ def write_whole(path: Path, found: dict[str, Any]) -> None:
     partial.replace(path)
 
 
-def forecast(study: Study, name: str, seed: int) -> None:
-    """Forecast by one trained network from the initial times, as far as that is not done.
-
-    The store lies in the training's folder and belongs to its checkpoint: a job with another one refuses to go on with it.
-    """
-    out, lead = study.folder(name, seed) / FORECAST, f"{study.leads[-1]}h"
+def forecast_job(study: Study, name: str, seed: int, out: Path) -> RunConfig:
+    """Forecasts by one trained network from the initial times, as far as the store does not have them."""
+    lead = f"{study.leads[-1]}h"
     cascade = [f"{lead}:{study.checkpoint(name, seed)}"]
     if name in study.behind:
         cascade = [f"{HAND_OVER}h:{study.checkpoint(study.behind[name], seed)}", *cascade]
-    run_forecasts(
-        RunConfig(
-            str(study.analysis), study.start, study.end, str(out), every=study.every, lead=lead,
-            cascade=cascade, resume=out.exists(), threads=1, progress=False,
-        )
+    return RunConfig(
+        str(study.analysis), study.start, study.end, str(out), every=study.every, lead=lead,
+        cascade=cascade, resume=out.exists(), threads=1, progress=False,
     )  # fmt: skip
+
+
+def forecast(study: Study, name: str, seed: int) -> None:
+    """Forecast by one trained network, as far as that is not done.
+
+    The store lies in the training's folder and belongs to its checkpoint: a job with another one refuses to go on with it.
+    """
+    run_forecasts(forecast_job(study, name, seed, study.folder(name, seed) / FORECAST))
+
+
+def trained(study: Study, name: str, seed: int, settings: Sequence[str]) -> dict[str, Any]:
+    """A row that is one training."""
+    row = train(study, name, seed, settings)
+    forecast(study, name, seed)
+    return row
 
 
 def make_all(
     study: Study, networks: Mapping[str, Sequence[str] | Made], seeds: Sequence[int]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Train networks of these settings, or make them, and forecast with them, one seed of all before the next one.
+    """Train networks of these settings and forecast with them, or make rows otherwise, one seed of all before the next one.
 
     Returns
     -------
@@ -171,9 +182,8 @@ def make_all(
         for seed in seeds:
             for name, settings in networks.items():
                 try:
-                    row = settings(study, name, seed) if callable(settings) else train(study, name, seed, settings)
-                    forecast(study, name, seed)
-                    rows.append(row)
+                    make = settings if callable(settings) else partial(trained, settings=settings)
+                    rows.append(make(study, name, seed))
                 except UnfinishedError:
                     stop.set("a training or forecast was")
                 except (ValueError, RuntimeError) as error:

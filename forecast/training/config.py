@@ -115,6 +115,11 @@ class TrainingConfig:
     sharpness
         Radius of sharpness-aware minimisation (arXiv 2010.01412), in the Euclidean norm of all weights together: the gradient
         is taken so far up the loss, which costs a second pass; 0 for none.
+    hardest
+        Share of the batch that the gradient is of, those forecasts with the largest error (after its balance); 1 for all.
+    masked
+        Share of the globe that is hidden from the network, in squares: the mean field stands there, and the network learns to
+        fill it in. For a first training, after masked autoencoders (Tian et al. 2023, arXiv 2301.03580); 0 for none.
     penalty, variable_weights, weight_by_level
         See `forecast.losses`.
     balance_lead_times
@@ -169,6 +174,8 @@ class TrainingConfig:
     clip: float = 1.0
     ema: float = 0.999
     sharpness: float = 0.0
+    hardest: float = 1.0
+    masked: float = 0.0
     penalty: str = "l2"
     variable_weights: dict[str, float] = field(default_factory=dict)
     weight_by_level: bool = False
@@ -210,6 +217,16 @@ class TrainingConfig:
             raise ValueError(f"parallel must be one of {PARALLEL}; got {self.parallel!r}.")
         if not 0 <= self.sharpness < math.inf:
             raise ValueError(f"sharpness must be a radius of at least 0, and is 0 for none; got {self.sharpness}.")
+        if not 0 < self.hardest <= 1:
+            raise ValueError(f"hardest must be a share above 0, and is 1 for the whole batch; got {self.hardest}.")
+        if self.hardest < 1 and self.bands > 1:
+            raise ValueError(
+                f"hardest needs whole globes, whose errors it ranks; got hardest={self.hardest}, bands={self.bands}."
+            )
+        if not 0 <= self.masked < 1:
+            raise ValueError(f"masked must lie in [0, 1), and is 0 for none; got {self.masked}.")
+        if self.masked and self.simulator:
+            raise ValueError(f"masked hides the weather behind its mean field, and waves have none; got {self.masked}, use 0.")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must lie in [0, 1); got {self.ema}.")
         if self.sources and not any(source.share for source in self.sources.values()):

@@ -35,14 +35,17 @@ class Unrolled(nn.Module):
         Rows of the model over the mean number of rows of a band: so the mean over bands of a band's error is the globe's.
     in_bfloat16
         Run the network in bfloat16 where that is exact enough (autocast).
+    hardest
+        Share of the batch that the mean is over, those with the largest weighted error.
     """
 
-    def __init__(self, model: Any, error: nn.Module, share: float, in_bfloat16: bool) -> None:
+    def __init__(self, model: Any, error: nn.Module, share: float, in_bfloat16: bool, hardest: float = 1.0) -> None:
         super().__init__()
         self.model = model
         self.error = error
         self.share = share
         self.in_bfloat16 = in_bfloat16
+        self.hardest = hardest
 
     def forward(
         self, frames: Float[Tensor, "batch history channel lat lon"], steps: Sequence[Ahead]
@@ -54,8 +57,10 @@ class Unrolled(nn.Module):
                 tendency = self.model.normalised_tendency(frames, ahead.forcings, ahead.features).float()
             errors.append(self.share * self.error(tendency - (ahead.truth - frames[:, -1]) / self.model.tendency))
             frames = torch.cat([frames[:, 1:], (frames[:, -1] + self.model.tendency * tendency)[:, None]], dim=1)
-        total = torch.stack([(error * ahead.weight).mean() for error, ahead in zip(errors, steps, strict=True)]).mean()
-        return total, torch.stack(errors).detach(), frames.detach()
+        weighted = torch.stack([error * ahead.weight for error, ahead in zip(errors, steps, strict=True)]).mean(dim=0)
+        if self.hardest < 1:
+            weighted = weighted.topk(max(1, round(self.hardest * len(weighted)))).values
+        return weighted.mean(), torch.stack(errors).detach(), frames.detach()
 
 
 class LeadBalance:

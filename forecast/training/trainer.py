@@ -13,7 +13,7 @@ import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from forecast.training.validation import Stepper, Validation, refuse_learned_tim
 from forecast.training.waves import Waves, WaveValidation
 from forecast.training_curves import draw_training_curves
 
+MASK_CELLS = 4  # edge of a square that is hidden
 TINY = 1e-12  # a gradient of zeros has no direction
 # Settings that may differ between a training and its continuation.
 FREE = ("out", "resume", "save_every", "validate_every", "device", "threads", "parallel")
@@ -133,7 +134,7 @@ class Trainer:
         rows = self.requirements.grid_shape[0]
         share = (self.rows.stop - self.rows.start) * self.place.bands / rows
         error = self.subject.error(self.rows).to(self.device)
-        objective = Unrolled(self.model, error, share, in_bfloat16)
+        objective = Unrolled(self.model, error, share, in_bfloat16, self.config.hardest)
         return spread(objective, self.model, self.place, self.config.parallel)
 
     def _learning_rate(self, step: int) -> float:
@@ -178,6 +179,8 @@ class Trainer:
         """Draw, predict, learn, put back; returns what the log holds."""
         started = time.perf_counter()
         draw = self.buffer.draw(self.config.batch_size // self.place.copies)
+        if self.config.masked:
+            draw = replace(draw, frames=self._masked(draw.frames))
         steps = [self._ahead(draw, ahead) for ahead in range(self.config.unroll)]
         self.waited += time.perf_counter() - started
         self.model.train()
@@ -201,6 +204,13 @@ class Trainer:
             "gradient_norm": float(norm),
             "learning_rate": float(self.schedule.get_last_lr()[0]),
         }
+
+    def _masked(self, frames: Tensor) -> Tensor:
+        """Hide squares of the globe, other ones of each forecast, in all its frames and channels."""
+        rows, columns = self.requirements.grid_shape
+        squares = self.rng.random((len(frames), 1, 1, -(-rows // MASK_CELLS), -(-columns // MASK_CELLS))) < self.config.masked
+        hidden = torch.from_numpy(squares.repeat(MASK_CELLS, -2).repeat(MASK_CELLS, -1))[..., :rows, :columns]
+        return torch.where(hidden[..., self.rows, :], self.model.mean_field.cpu(), frames)
 
     def _ahead(self, draw: Draw, ahead: int) -> Ahead:
         """What the step `ahead` of a draw needs, and the truth after it."""

@@ -59,6 +59,8 @@ class VerifyConfig:
         Names; the first region is the one that tables, tests and figures are about.
     start, end
         First and last initial time to score; None: all.
+    leads
+        Lead times [h] to score; None: all of the forecast. The baseline stencil_ridge chooses its form at these.
     score_training_span
         Score times that the model or the baselines were trained on, instead of refusing.
     allow_missing
@@ -95,6 +97,7 @@ class VerifyConfig:
     regions: list[str] = field(default_factory=lambda: list(REGIONS))
     start: str | None = None
     end: str | None = None
+    leads: list[int] | None = None
     score_training_span: bool = False
     allow_missing: bool = False
     key_leads: list[int] = field(default_factory=lambda: [6, 12, 24, 48, 72, 120, 168, 240])

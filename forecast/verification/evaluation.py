@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from rich.progress import Progress
 
+from data_pipelines.selection import as_slice
 from data_pipelines.variables import Channel
 from forecast.verification import tables
 from forecast.verification.baselines import Baseline, ClimatologyForecast, Persistence, lead_steps
@@ -98,6 +99,8 @@ def evaluate(config: VerifyConfig) -> Verification:
         require_channels(forecast, channels, name)
     history = 2 if "stencil_ridge" in config.baselines else 1
     step = time_step(truth)
+    if config.leads is not None:
+        forecasts[config.name] = _at_leads(forecasts[config.name], config.leads, config.name)
     sample = choose_sample(forecasts, truth, history=history, step=step, start=config.start, end=config.end)
     if not config.score_training_span:
         for name, forecast in forecasts.items():
@@ -145,6 +148,17 @@ def evaluate(config: VerifyConfig) -> Verification:
     )
 
 
+def _at_leads(forecast: xr.Dataset, hours: Sequence[int], name: str) -> xr.Dataset:
+    there = forecast["prediction_timedelta"].values
+    chosen = positions_of(hours, there)
+    if not chosen or len(chosen) < len(set(hours)):
+        raise VerificationError(
+            f"leads must name lead times of {name} in hours; got {list(hours)}, and it has {_hours(there)}. Choose among "
+            "those, or leave leads out to score all."
+        )
+    return forecast.isel(prediction_timedelta=as_slice(np.array(chosen)))
+
+
 def _left_out(contest: Contest, results: Results) -> list[str]:
     """What NaN took out of the sample, a sentence for each channel."""
     sentences = []
@@ -162,8 +176,13 @@ def _left_out(contest: Contest, results: Results) -> list[str]:
 def _absent_leads(config: VerifyConfig, leads: np.ndarray) -> list[str]:
     if not config.key_leads or positions_of(config.key_leads, leads):
         return []
-    there = ", ".join(f"{lead / np.timedelta64(1, 'h'):g}" for lead in leads[:8]) + (", ..." if leads.size > 8 else "")
-    return [f"none of key_leads={config.key_leads} is a lead time that is scored; tables show others. There are {there} h."]
+    return [
+        f"none of key_leads={config.key_leads} is a lead time that is scored; tables show others. There are {_hours(leads)} h."
+    ]
+
+
+def _hours(leads: np.ndarray) -> str:
+    return ", ".join(f"{lead / np.timedelta64(1, 'h'):g}" for lead in leads[:8]) + (", ..." if leads.size > 8 else "")
 
 
 def positions_of(hours: Sequence[int], leads: np.ndarray) -> list[int]:

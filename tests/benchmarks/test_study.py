@@ -12,16 +12,10 @@ import pytest
 import xarray as xr
 
 from benchmarks.skill.study import FORECAST, Study, average, forecast, make_all, train
-from data_pipelines.store import StoreError, create_analysis_store, write_analysis
-from forecast import checkpoint
-from forecast.checkpoint import save_checkpoint
+from data_pipelines.store import StoreError
 from forecast.exits import UnfinishedError, stop_on_signal
 from forecast.forecast_store import missing_forecasts
 from forecast.training import TrainingConfig
-from tests.helpers.analyses import make_analysis
-from tests.helpers.forecasters import extrapolation
-
-SPAN = ("2019-01-01", "2020-06-30")
 
 
 def test_mean_of_seeds_is_the_mean_of_their_forecasts_in_the_same_units(tmp_path: Path) -> None:
@@ -34,23 +28,6 @@ def test_mean_of_seeds_is_the_mean_of_their_forecasts_in_the_same_units(tmp_path
     np.testing.assert_array_equal(mean["mean_sea_level_pressure"], np.full((2, 3), 3.0))
     assert mean["mean_sea_level_pressure"].attrs["units"] == "Pa"
     assert mean.attrs["title"] == "mean of 3 forecasts"
-
-
-@pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
-    """A study with one network that is trained."""
-    monkeypatch.setitem(checkpoint.MODELS, "Extrapolation", "tests.helpers.forecasters")
-    analysis = make_analysis().drop_vars("land_sea_mask")
-    create_analysis_store(tmp_path / "analysis.zarr", analysis, attributes={"license": "CC-BY-4.0", "source": "made for tests"})
-    write_analysis(tmp_path / "analysis.zarr", analysis)
-    store = tmp_path / "analysis.zarr"
-    made = Study(
-        tmp_path, ("era5", store), store, SPAN, "2021-02-27T06", "2021-02-27T12", "net", every="6h", leads=(6, 12),
-        behind={"net cascade": "net"},
-    )  # fmt: skip
-    for name, gain in (("net", 0.5), ("net cascade", -0.25)):
-        save_checkpoint(made.checkpoint(name, 0), extrapolation(analysis, gain=gain), training_span=SPAN, data_hash=name)
-    return made
 
 
 def test_forecasts_that_are_there_are_kept_and_those_of_another_checkpoint_refused(study: Study) -> None:

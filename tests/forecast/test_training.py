@@ -13,7 +13,7 @@ from forecast.calibration import combine, load_moments
 from forecast.checkpoint import load_checkpoint, read_description
 from forecast.puyun import PuYun
 from forecast.training import SourceConfig, Trainer
-from forecast.training.objective import LeadBalance
+from forecast.training.objective import Ahead, LeadBalance
 from forecast.training.source import Source
 from tests.helpers.analyses import make_analysis
 from tests.helpers.training import CHANNELS, config_for, moving_wave, store
@@ -202,6 +202,50 @@ def test_a_loss_that_is_lost_up_the_gradient_is_told(tmp_path: Path, wave: str) 
     assert all(torch.isfinite(value).all() for value in trainer.model.parameters())
 
 
+def test_the_gradient_is_of_the_hardest_forecasts(tmp_path: Path, wave: str) -> None:
+    trainer = Trainer(config_for(tmp_path, wave, batch_size=4, hardest=0.5))
+    draw = trainer.buffer.draw(4)
+    ahead = trainer._ahead(draw, 0)
+    ahead.weight = torch.tensor([1.0, 100.0, 1.0, 50.0])
+    trainer.model.train()
+    loss, errors, _ = trainer._passes(draw, [ahead])
+    got = {name: value.grad.clone() for name, value in trainer.model.named_parameters()}
+    trainer.optimiser.zero_grad(set_to_none=True)
+    kept = [1, 3]
+    trainer.objective.hardest = 1.0
+    part = Ahead(ahead.forcings[kept], ahead.features[kept], ahead.truth[kept], ahead.weight[kept])
+    wanted, _, _ = trainer.objective(draw.frames[kept], [part])
+    wanted.backward()
+    torch.testing.assert_close(loss, wanted.detach(), rtol=1e-6, atol=0)
+    assert errors.shape == (1, 4)  # of all, for the balance of lead times
+    for name, value in trainer.model.named_parameters():
+        torch.testing.assert_close(got[name], value.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_hidden_squares_show_the_mean_field_and_nothing_else_changes(tmp_path: Path, wave: str) -> None:
+    trainer = Trainer(config_for(tmp_path, wave, masked=0.4))
+    frames = torch.randn(50, 2, *trainer.model.mean_field.shape) * 1e3
+    seen = trainer._masked(frames)
+    hidden = (seen != frames).all(dim=(1, 2))
+    torch.testing.assert_close(seen, torch.where(hidden[:, None, None], trainer.model.mean_field, frames), rtol=0, atol=0)
+    whole = hidden[:, : hidden.shape[1] // 4 * 4, : hidden.shape[2] // 4 * 4]
+    squares = whole.unflatten(1, (-1, 4)).unflatten(3, (-1, 4)).float().mean(dim=(2, 4))
+    assert ((squares == 0) | (squares == 1)).all()
+    assert float(squares.mean()) == pytest.approx(0.4, abs=0.05)
+    assert len(torch.unique(squares.flatten(1), dim=0)) > 40  # each forecast hides other squares
+
+
+def test_what_is_hidden_is_what_the_network_is_given(tmp_path: Path, wave: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(config_for(tmp_path, wave, masked=0.4))
+    monkeypatch.setattr(trainer, "_masked", lambda frames: frames + 7.0)
+    given, drawn = [], []
+    trainer.objective.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0].clone()))
+    draw = trainer.buffer.draw
+    monkeypatch.setattr(trainer.buffer, "draw", lambda size: drawn.append(draw(size)) or drawn[-1])
+    trainer.train_step()
+    torch.testing.assert_close(given[0], drawn[0].frames + 7.0, rtol=0, atol=0)
+
+
 def test_waiting_for_data_is_counted(tmp_path: Path, wave: str) -> None:
     trainer = Trainer(config_for(tmp_path, wave))
     trainer.train_step()
@@ -240,6 +284,9 @@ def test_forecast_does_not_cross_a_gap(tmp_path: Path) -> None:
     ({"ema": 1.0}, r"ema must lie in \[0, 1\)"),
     ({"sharpness": -0.1}, "sharpness must be a radius of at least 0, and is 0 for none; got -0.1"),
     ({"sharpness": float("nan")}, "sharpness must be a radius of at least 0, and is 0 for none; got nan"),
+    ({"hardest": 0.0}, "hardest must be a share above 0, and is 1 for the whole batch; got 0.0"),
+    ({"hardest": 0.5, "bands": 2}, "hardest needs whole globes, whose errors it ranks; got hardest=0.5 and bands=2"),
+    ({"masked": 1.0}, r"masked must lie in \[0, 1\), and is 0 for none; got 1.0"),
     ({"earlier_stages": ["short"]}, "earlier_until_hours must name one hand-over for each"),
     ({"calibrate": True, "validation_end": ""}, "calibrate needs a validation span"),
     ({"calibrate": True, "calibration_from": ["a"]}, "calibrate fits the weights that calibration_from would give"),

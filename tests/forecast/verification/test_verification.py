@@ -69,6 +69,23 @@ def test_rmse_equals_a_calculation_of_its_own(stores, found):
         assert int(found.scores["initial_times"].sel(prediction_timedelta=lead)) == len(times)
 
 
+def test_chosen_lead_times_alone_score_as_among_all(stores, found):
+    chosen = evaluate(config(stores, leads=[48, 24], short=stores / "bad.zarr", compare={"third": str(stores / "bad.zarr")}))
+    all_of_them = found.scores.sel(prediction_timedelta=chosen.scores["prediction_timedelta"])
+    assert [lead_label(lead) for lead in chosen.contest.sample.leads] == ["1 d", "2 d"]
+    others = {"forecast": [name for name in found.scores["forecast"].values if name != "stencil_ridge"]}
+    xr.testing.assert_allclose(chosen.scores.sel(others), all_of_them.sel(others), rtol=1e-12)
+    ridge = {"forecast": "stencil_ridge", "metric": "rmse"}  # chooses its form at the lead times that are scored
+    xr.testing.assert_allclose(chosen.scores.sel(ridge), all_of_them.sel(ridge), rtol=1e-2)
+
+
+@pytest.mark.parametrize("leads", [[], [24, 25]])
+def test_lead_times_that_are_not_there_cannot_be_chosen(stores, leads):
+    said = re.escape(f"leads must name lead times of forecast in hours; got {leads}, and it has 6, 12,")
+    with pytest.raises(VerificationError, match=said):
+        evaluate(config(stores, leads=leads))
+
+
 def test_scores_file_says_what_it_holds(stores, found):
     scores = xr.open_dataset(stores / "out" / "scores.nc", decode_timedelta=True)
     assert scores["vorticity"].dims == ("forecast", "metric", "region", "prediction_timedelta", "level")
