@@ -1,4 +1,7 @@
-"""Dates as people write them on a command line: read strictly, because NumPy takes 20200131 for the year 20,200,131."""
+"""Dates as people write them on a command line: read strictly, because NumPy takes 20200131 for the year 20,200,131.
+
+And the units in which files say how long something is.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,16 @@ from data_pipelines.errors import StoreError
 _PLAIN = re.compile(r"\d{4}(-\d{2}(-\d{2}([T ]\d{2}(:\d{2}(:\d{2}(\.\d{1,9})?)?)?)?)?)?")
 _COMPACT = re.compile(r"(\d{4})(\d{2})(\d{2})(?:T?(\d{2})(?::?(\d{2}))?)?")  # 20200131, 2020013106, 20200131T0630
 FIRST_YEAR, LAST_YEAR = 1678, 2262  # what int64 nanoseconds can hold, in whole years
+DURATIONS = {
+    **dict.fromkeys(("day", "d"), 86400), **dict.fromkeys(("hour", "hr", "h"), 3600),
+    **dict.fromkeys(("minute", "min"), 60), **dict.fromkeys(("second", "sec", "s"), 1),
+}  # fmt: skip
+
+
+def seconds_of(unit: str) -> int | None:
+    """Seconds of a unit of time under one of its usual names, in the singular or the plural; None where it is none."""
+    name = unit.strip().lower()
+    return DURATIONS.get(name) or DURATIONS.get(name.removesuffix("s"))
 
 
 def parse_date(text: str, name: str, error: type[ValueError] = StoreError) -> np.datetime64:

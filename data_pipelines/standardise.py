@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.contracts import CONTRACT
-from data_pipelines.dates import first_moment, last_moment
+from data_pipelines.dates import DURATIONS, first_moment, last_moment, seconds_of
 from data_pipelines.selection import as_slice
 from data_pipelines.store import StoreError
 from data_pipelines.units import conversion, spell, to_hectopascals, usual_units
@@ -44,7 +44,6 @@ PRESSURE_IN_PA = ("plev", "isobaricInPa")
 # Vertical coordinates that are no pressure: fields on them cannot enter the store as they are.
 OTHER_VERTICAL = ("hybrid", "model_level", "sigma", "generalVerticalLayer", "potentialVorticity", "theta", "depth")
 
-_DURATIONS = {"h": 3600.0, "d": 86400.0, "day": 86400.0, "days": 86400.0, "min": 60.0, "minutes": 60.0, "s": 1.0}  # seconds
 _RENAMED = "_renamed"  # attribute that carries a note until the field is chosen
 _BLOCK_BYTES = 64 * 2**20  # a lazy block of one variable stays below this
 _COORDINATE_DIGITS = 5  # float32 degrees are good to about 1e-5
@@ -315,12 +314,13 @@ class _Door:
         value, units = lead.values, spell(str(lead.attrs.get("units", "")))
         if value.dtype.kind == "m":
             return np.timedelta64(int(value.astype("timedelta64[ns]").astype("int64")), "ns")
-        if value.dtype.kind not in "fiu" or (units not in _DURATIONS and value != 0):
+        seconds = seconds_of(units)
+        if value.dtype.kind not in "fiu" or (seconds is None and value != 0):
             raise SourceError(
-                f"{self.origin} has {lead.name} {lead.item()!r} with units {units!r}; a lead time in {sorted(_DURATIONS)} was "
-                "wanted, to tell when the fields hold. Drop it, or give the file a valid_time."
+                f"{self.origin} has {lead.name} {lead.item()!r} with units {units!r}; a lead time in {', '.join(DURATIONS)} "
+                "was wanted, to tell when the fields hold. Drop it, or give the file a valid_time."
             )
-        return np.timedelta64(round(float(value) * _DURATIONS.get(units, 0) * 1e9), "ns")
+        return np.timedelta64(round(float(value) * (seconds or 0) * 1e9), "ns")
 
     def _flatten_steps(self, dataset: xr.Dataset, first: str, second: str) -> xr.Dataset:
         valid = dataset["valid_time"].values.ravel()

@@ -19,6 +19,7 @@ import xarray as xr
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
+from data_pipelines.dates import seconds_of
 from data_pipelines.locations import is_url, zarr_store
 from data_pipelines.selection import as_slice
 from data_pipelines.standardise import MEMBER_NAMES, meanings, split_level
@@ -42,12 +43,6 @@ NETCDF = (".nc", ".nc4", ".netcdf", ".cdf")
 GRIB = (".grib", ".grib1", ".grib2", ".grb", ".grb2")
 OF_TRUTH = ("time", "number", "level", "latitude", "longitude")
 ORDER = ("time", "number", "prediction_timedelta", "level", "latitude", "longitude")
-LEAD_UNITS = {
-    **dict.fromkeys(("hour", "hr", "h"), 3600),
-    **dict.fromkeys(("day", "d"), 86400),
-    **dict.fromkeys(("minute", "min"), 60),
-    **dict.fromkeys(("second", "sec", "s"), 1),
-}  # seconds, by the singular
 SAME_GRID_TOLERANCE = 1e-3  # degrees; WeatherBench 2's own tolerance (evaluation.py, _ensure_aligned_grid)
 
 
@@ -371,7 +366,7 @@ def unstack(values: NDArray[Any], channels: Sequence[Channel], dims: Sequence[st
 
 def _hours_to_timedelta(lead: xr.DataArray, name: str) -> NDArray[np.timedelta64]:
     units = str(lead.attrs.get("units", "")).split(" ")[0]
-    seconds = LEAD_UNITS.get(units.lower()) or LEAD_UNITS.get(units.lower().removesuffix("s"))
+    seconds = seconds_of(units)
     if seconds is None:
         raise VerificationError(
             f"{name}: units of the lead time must be hours, days, minutes or seconds; got {units!r} with {some(lead.values)}. "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_pipelines.dates import first_moment, last_moment, parse_date
+from data_pipelines.dates import first_moment, last_moment, parse_date, seconds_of
 from data_pipelines.standardise import SourceError
 
 
@@ -38,3 +38,11 @@ def test_what_is_no_date_is_refused_by_name(text: str) -> None:
     """NumPy takes 202002 for the year 202,002, which in nanoseconds is some day of another century, and now for a date."""
     with pytest.raises(SourceError, match="start must be a date in UTC such as 2020-01-31 or .*; got"):
         parse_date(text, "start", SourceError)
+
+
+@pytest.mark.parametrize(("unit", "seconds"), [
+    ("hours", 3600), ("H", 3600), ("hr", 3600), ("days", 86400), ("d", 86400), (" min", 60), ("minutes", 60), ("s", 1),
+    ("", None), ("1", None), ("months", None),
+])  # fmt: skip
+def test_units_of_time_are_known_by_their_usual_names(unit: str, seconds: int | None) -> None:
+    assert seconds_of(unit) == seconds
