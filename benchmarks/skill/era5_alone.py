@@ -65,7 +65,7 @@ def make(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def shipped_row(study: Study, name: str, seed: int) -> dict[str, Any]:
-    """Forecasts of the stage that comes with the package; one for all seeds."""
+    """Forecasts of the stage that comes with the package, the same for every seed."""
     out = study.folder(name, seed) / FORECAST
     run_forecasts(
         RunConfig(

@@ -59,7 +59,7 @@ ROWS = {
     "sharpness-aware": ["sharpness=0.05"],
     "state in place of tendency": [
         "network=StatePuYun",
-        "network_settings={width: 64, depth: [2, 2], mixer: ls}",
+        "network_settings={width: 64, depth: [2, 2], patch: 2, expansion: 2, mixer: ls}",
     ],
     "gated_large_kernel": ["model.mixer=gated_large_kernel"],
     "dilated_reparam": ["model.mixer=dilated_reparam"],
@@ -69,19 +69,19 @@ HALF = [f"steps={STEPS // 2}"]
 SECOND_STAGE = {"second stage from day 5": "recipe"}
 AT_A_TENTH = ["learning_rate=0.001", "fresh_share=0.06", f"steps={STEPS // 2}"]
 MADE: dict[str, partial[dict[str, Any]]] = {
-    "one step ahead, then replay": partial(in_two_parts, settings=RECIPE, first=ONE_STEP, second=HALF),
-    "one step ahead, then gradients through four": partial(
+    "one step ahead first": partial(in_two_parts, settings=RECIPE, first=ONE_STEP, second=HALF),
+    "gradients through four after one step": partial(
         in_two_parts, settings=RECIPE, first=ONE_STEP, second=["unroll=4", f"steps={STEPS // 8}"]
     ),
-    "masked, then replay": partial(in_two_parts, settings=RECIPE, first=[*ONE_STEP, "masked=0.6"], second=HALF),
+    "masked first": partial(in_two_parts, settings=RECIPE, first=[*ONE_STEP, "masked=0.6"], second=HALF),
     "step of 12 h": partial(of_other_step, settings=[*RECIPE, f"steps={STEPS}"], hours=12),
     "step of 24 h": partial(of_other_step, settings=[*RECIPE, f"steps={STEPS}"], hours=24),
     "second stage from day 5": partial(trained, settings=[*RECIPE, *AT_A_TENTH]),
     "weights of 8 bits": partial(rounded_row, of="recipe", bits=8),
     "weights of 4 bits": partial(rounded_row, of="recipe", bits=4),
-    "mean of steps of 6, 12 and 24 h": partial(mean_row, of=("recipe", "step of 12 h", "step of 24 h")),
+    "mean of three steps": partial(mean_row, of=("recipe", "step of 12 h", "step of 24 h")),
     "mean of nine dropout members": partial(mean_of_members, of="dropout", members=9, dropout=0.1),
-    "second stage, blended over two days": partial(
+    "second stage blended over two days": partial(
         blended_row, first="recipe", second="second stage from day 5", begin=HAND_OVER, end=HAND_OVER + 48
     ),
 }
@@ -103,11 +103,17 @@ def make(given: argparse.Namespace) -> dict[str, Any] | None:
         return None
     return {
         "what": "trainings that differ from the recipe in one setting, scored on a year that none learned from",
-        "experiment": [*RECIPE, f"steps={STEPS}"], "settings": {name: ROWS.get(name, []) for name in given.rows},
+        "experiment": [*RECIPE, f"steps={STEPS}"],
+        "settings": {name: ROWS[name] if name in ROWS else told(MADE[name]) for name in given.rows},
         "train": list(TRAIN), "test": [*CHOOSE, study.every], "machine": describe_machine(),
         "reference": study.reference, "rows": scored(study, rows), "failed": failed,
         "left_out": [name for name in (*ROWS, *MADE) if name not in given.rows],
     }  # fmt: skip
+
+
+def told(row: partial[dict[str, Any]]) -> dict[str, Any]:
+    """What makes a row that is no single training."""
+    return {"made by": row.func.__name__, **row.keywords}
 
 
 def prepare(

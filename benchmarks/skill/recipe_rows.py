@@ -18,6 +18,7 @@ from benchmarks.skill.study import FORECAST, Study, average, forecast, forecast_
 from data_pipelines.sources import Selection
 from forecast.checkpoint import load_checkpoint, read_description, register_network, save_checkpoint
 from forecast.ensemble import EnsembleConfig
+from forecast.forecast_store import missing_forecasts
 from forecast.job import run_forecasts
 from forecast.puyun import PuYun
 
@@ -44,8 +45,13 @@ def in_two_parts(
     study: Study, name: str, seed: int, settings: Sequence[str], first: Sequence[str], second: Sequence[str]
 ) -> dict[str, Any]:
     """Train with the settings of `first`, and go on from those weights with the settings of `second`."""
-    before = f"{name}, first part"
+    before = f"first part of {name}"
     begun = train(study, before, seed, [*settings, *first])
+    weights = read_description(study.checkpoint(before, seed)).weights_sha256
+    goes_on_from = _folder(study, name, seed) / "begun_from"
+    if goes_on_from.exists() and goes_on_from.read_text() != weights:
+        raise ValueError(f"{goes_on_from.parent} went on from other weights than {study.folder(before, seed)} has; delete it.")
+    goes_on_from.write_text(weights)
     row = trained(study, name, seed, [*settings, *second, f"initial=[{study.checkpoint(before, seed)}]"])
     return row | {key: begun[key] + row[key] for key in ("steps", "seconds")}
 
@@ -115,8 +121,9 @@ def blend(first: Path, second: Path, out: Path, begin: int, end: int) -> Path:
     """Write forecasts that are the first's until a lead time [h], the second's from another on, and between both in part."""
     with xr.open_zarr(first) as early, xr.open_zarr(second) as late:
         hours = early["prediction_timedelta"] / np.timedelta64(1, "h")
-        share = ((hours - begin) / (end - begin)).clip(0, 1).astype("float32")
-        mixed = (early * (1 - share) + late * share).drop_encoding()
+        share = ((hours - begin) / (end - begin)).clip(0, 1).astype("float32").drop_attrs()
+        with xr.set_options(keep_attrs=True):
+            mixed = (early * (1 - share) + late * share).drop_encoding()
         mixed.assign_attrs(title=f"two forecasts, blended from {begin} to {end} h").to_zarr(out, mode="w", consolidated=False)
     return out
 
@@ -129,8 +136,8 @@ def _folder(study: Study, name: str, seed: int) -> Path:
 
 def _row(study: Study, name: str, seed: int, of: str) -> dict[str, Any]:
     """What another row of this seed is, which must be there."""
-    row = study.folder(of, seed) / "row.json"
-    if not (row.exists() and (study.folder(of, seed) / FORECAST).exists()):
-        raise ValueError(f"{name} needs the row {of} of seed {seed}; make that first.")
+    row, made = study.folder(of, seed) / "row.json", study.folder(of, seed) / FORECAST
+    if not (row.exists() and made.exists()) or missing_forecasts(made):
+        raise ValueError(f"{name} needs the row {of} of seed {seed}, with all its forecasts; make that first.")
     found: dict[str, Any] = json.loads(row.read_text())
     return found

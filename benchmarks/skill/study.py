@@ -235,7 +235,8 @@ def average(forecasts: Sequence[Path], out: Path) -> Path:
     """Write the mean of forecasts with the same initial times and leads: the mean of an ensemble of networks."""
     with ExitStack() as opened:
         several = [opened.enter_context(xr.open_zarr(path)) for path in forecasts]
-        mean = sum(several[1:], several[0]) / len(several)
+        with xr.set_options(keep_attrs=True):
+            mean = sum(several[1:], several[0]) / len(several)
         titled = mean.drop_encoding().assign_attrs(title=f"mean of {len(several)} forecasts")
         titled.to_zarr(out, mode="w", consolidated=False)
     return out

@@ -116,10 +116,12 @@ class TrainingConfig:
         Radius of sharpness-aware minimisation (arXiv 2010.01412), in the Euclidean norm of all weights together: the gradient
         is taken so far up the loss, which costs a second pass; 0 for none.
     hardest
-        Share of the batch that the gradient is of, those forecasts with the largest error (after its balance); 1 for all.
+        Share of the batch that the gradient is of, those forecasts with the largest error (after its balance), chosen in each
+        process and each of its passes; 1 for all.
     masked
         Share of the globe that is hidden from the network, in squares: the mean field stands there, and the network learns to
-        fill it in. For a first training, after masked autoencoders (Tian et al. 2023, arXiv 2301.03580); 0 for none.
+        fill it in. For a first training, one step ahead, after masked autoencoders (Tian et al. 2023, arXiv 2301.03580); 0
+        for none.
     penalty, variable_weights, weight_by_level
         See `forecast.losses`.
     balance_lead_times

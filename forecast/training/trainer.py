@@ -81,6 +81,11 @@ class Trainer:
         self.stepper = Stepper(self.subject, self.device, in_bfloat16)
         self.earlier = [load_checkpoint(Path(path), self.device) for path in config.earlier_stages]
         self.first_lead, self.last_lead = self.subject.first_lead, self.subject.last_lead
+        if config.masked and self.last_lead > self.first_lead + config.unroll:
+            raise ValueError(
+                f"masked is for the first step: forecasts that go on would carry what was hidden. Got lead_until_hours="
+                f"{config.lead_until_hours}; use {self.subject.lead(self.first_lead + config.unroll):g}, or masked=0."
+            )
         self.model = self.subject.build_model().to(self.device)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)  # filled by `_fill_average`
         self.validation = self._build_validation()
@@ -119,6 +124,12 @@ class Trainer:
             raise ValueError(
                 f"batch_size must be divisible by processes x accumulate, and replay_buffer by processes; got "
                 f"{self.config.batch_size} and {self.config.replay_buffer} for {self.place.copies} x {self.config.accumulate}."
+            )
+        of_a_pass = self.config.batch_size // passes
+        if self.config.hardest < 1 and round(self.config.hardest * of_a_pass) >= of_a_pass:
+            raise ValueError(
+                f"hardest={self.config.hardest} of the {of_a_pass} forecasts of a pass are all of them; lower it, or give a "
+                "larger batch_size."
             )
 
     def _build_validation(self) -> Any:

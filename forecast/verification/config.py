@@ -60,7 +60,7 @@ class VerifyConfig:
     start, end
         First and last initial time to score; None: all.
     leads
-        Lead times [h] to score; None: all of the forecast. The baseline stencil_ridge chooses its form at these.
+        Lead times [h] of weather to score; None: all of the forecast. The baseline stencil_ridge chooses its form at these.
     score_training_span
         Score times that the model or the baselines were trained on, instead of refusing.
     allow_missing

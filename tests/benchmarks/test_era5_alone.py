@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.skill.era5_alone import LEADS, PRESSURE, SHIPPED, draw, shipped_row, shown, skilful_until, tables
+from benchmarks.skill.era5_alone import LEADS, PRESSURE, REPORT, SHIPPED, TRAIN, draw, shipped_row, shown, skilful_until, tables
 from benchmarks.skill.peers.__main__ import NETWORKS
 from benchmarks.skill.study import Study
 from configs.compose import compose
+from forecast.checkpoint import read_description
+from forecast.stages import shipped_checkpoint
 from forecast.training import TrainingConfig
 
 
@@ -48,8 +50,9 @@ def test_the_longest_skilful_stands_first(tmp_path: Path) -> None:
 def test_every_network_learns_from_the_days_of_the_shipped_stages(name: str) -> None:
     config = compose(TrainingConfig, "forecast/train", ["experiment=era5_alone", *NETWORKS[name]])
     assert list(config.sources) == ["era5"]
-    assert (config.sources["era5"].start, config.sources["era5"].end) == ("2025-12-01", "2026-01-20")
-    assert (config.validation_start, config.validation_end) == ("2026-01-21", "2026-01-26")
+    assert (config.sources["era5"].start, config.sources["era5"].end) == (TRAIN[0][:10], TRAIN[1][:10])
+    assert read_description(shipped_checkpoint("short")).training_span == TRAIN
+    assert TRAIN[1] < config.validation_start < config.validation_end < REPORT[0]
 
 
 def test_the_shipped_stage_is_a_row_as_it_is(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

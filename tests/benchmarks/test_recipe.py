@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+import zarr
 
-from benchmarks.skill.recipe import BATCH, MADE, RECIPE, ROWS, STEPS
+from benchmarks.skill.recipe import BATCH, MADE, RECIPE, ROWS, SECOND_STAGE, STEPS
 from benchmarks.skill.recipe_rows import (
     StatePuYun,
     blended_row,
@@ -23,7 +24,7 @@ from benchmarks.skill.recipe_rows import (
     rounded,
     rounded_row,
 )
-from benchmarks.skill.study import FORECAST, Study, forecast
+from benchmarks.skill.study import FORECAST, Study, forecast, training_config
 from configs.compose import compose
 from data_pipelines.statistics import compute_statistics
 from data_pipelines.store import open_analysis
@@ -73,7 +74,9 @@ def test_weights_are_integers_in_units_of_their_filter(study: Study, bits: int) 
 
 
 def test_a_rounded_row_is_another_rows_network_of_its_seed(study: Study) -> None:
-    with pytest.raises(ValueError, match="weights of 4 bits needs the row recipe of seed 0; make that first"):
+    with pytest.raises(
+        ValueError, match="weights of 4 bits needs the row recipe of seed 0, with all its forecasts; make that first"
+    ):
         rounded_row(study, "weights of 4 bits", 0, of="recipe", bits=4)
     made(study, "recipe", small(study), parameters=7)
     row = rounded_row(study, "weights of 4 bits", 0, of="recipe", bits=4)
@@ -90,9 +93,14 @@ def test_a_rounded_row_is_another_rows_network_of_its_seed(study: Study) -> None
 
 def test_a_mean_of_rows_is_the_mean_of_their_forecasts(study: Study) -> None:
     made(study, "net", parameters=3, steps=10, seconds=1.5)
-    with pytest.raises(ValueError, match="both needs the row net cascade of seed 0; make that first"):
+    with pytest.raises(ValueError, match="both needs the row net cascade of seed 0, with all its forecasts; make that first"):
         mean_row(study, "both", 0, of=("net", "net cascade"))
     made(replace(study, behind={}), "net cascade", parameters=4, steps=20, seconds=2.0)
+    complete = zarr.open_array(study.folder("net", 0) / FORECAST / "complete")
+    complete[0] = False
+    with pytest.raises(ValueError, match="both needs the row net of seed 0, with all its forecasts"):
+        mean_row(study, "both", 0, of=("net", "net cascade"))
+    complete[0] = True
     row = mean_row(study, "both", 0, of=("net", "net cascade"))
     assert row == {"name": "both", "seed": 0, "parameters": 7, "steps": 30, "seconds": 3.5}
     one, other, both = (forecasts(study, name) for name in ("net", "net cascade", "both"))
@@ -109,7 +117,7 @@ def test_a_blend_goes_from_one_to_the_other_in_lead_time(study: Study) -> None:
     for place, share in enumerate((0.75, 1.0)):  # 6 and 12 h
         at = {"prediction_timedelta": place}
         xr.testing.assert_allclose(blend.isel(at), (1 - share) * one.isel(at) + share * other.isel(at), rtol=1e-6)
-    assert blend[PRESSURE].attrs["units"] == "Pa"
+    assert all(blend[name].attrs == one[name].attrs for name in one.data_vars)
 
 
 def test_members_of_dropout_are_averaged(study: Study) -> None:
@@ -120,7 +128,9 @@ def test_members_of_dropout_are_averaged(study: Study) -> None:
     assert members.sizes["number"] == 3
     assert (members.isel(number=1) != members.isel(number=2))[PRESSURE].any()
     xr.testing.assert_allclose(forecasts(study, "mean"), members.mean("number"), rtol=1e-6)
-    assert mean_of_members(study, "mean", 0, of="dropout", members=3, dropout=0.5) == row  # what is there is kept
+    written = {path: path.stat().st_mtime_ns for path in (study.folder("mean", 0) / "members.zarr").rglob("c/**/*")}
+    assert mean_of_members(study, "mean", 0, of="dropout", members=3, dropout=0.5) == row
+    assert all(path.stat().st_mtime_ns == when for path, when in written.items())  # what is there is kept
 
 
 def test_a_network_of_another_step_learns_from_the_states_at_that_step(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,10 +158,15 @@ def test_the_second_part_goes_on_from_the_first_ones_weights(study: Study, monke
 
     monkeypatch.setattr("benchmarks.skill.recipe_rows.train", trained)
     monkeypatch.setattr("benchmarks.skill.recipe_rows.trained", trained)
+    before = study.checkpoint("first part of two", 0)
+    save_checkpoint(before, small(study), training_span=study.train_span, data_hash="1")
     row = in_two_parts(study, "two", 0, ["a=1"], first=["b=1"], second=["b=2"])
-    before = study.checkpoint("two, first part", 0)
-    assert calls == [("two, first part", ["a=1", "b=1"]), ("two", ["a=1", "b=2", f"initial=[{before}]"])]
+    assert calls == [("first part of two", ["a=1", "b=1"]), ("two", ["a=1", "b=2", f"initial=[{before}]"])]
     assert row == {"name": "two", "steps": 30, "seconds": 2.0}
+    in_two_parts(study, "two", 0, ["a=1"], first=["b=1"], second=["b=2"])
+    save_checkpoint(before, rounded(small(study), 4), training_span=study.train_span, data_hash="1")
+    with pytest.raises(ValueError, match="two-0 went on from other weights than .*first part of two-0 has; delete it"):
+        in_two_parts(study, "two", 0, ["a=1"], first=["b=1"], second=["b=2"])
 
 
 def test_a_network_of_states_makes_the_anomaly_of_the_next_state(study: Study) -> None:
@@ -190,10 +205,29 @@ def test_rows_of_several_trainings_learn_from_as_many_states(name: str) -> None:
         assert states_of(parts["settings"]) == STEPS * BATCH
 
 
+@pytest.mark.parametrize("name", [*ROWS, *MADE])
+def test_a_rows_name_can_stand_in_a_setting(study: Study, name: str) -> None:
+    """Folders are named after rows, and settings name folders."""
+    of_simulated = replace(study, learn_from=("simulated", study.analysis))
+    for folder, first in ((study.folder(name, 0), f"first part of {name}"), (study.folder(f"first part of {name}", 0), name)):
+        checkpoint = study.checkpoint(first, 0)
+        config = training_config(of_simulated, [*RECIPE, f"out={folder}", f"initial=[{checkpoint}]"])
+        assert (config.out, config.initial) == (str(folder), [str(checkpoint)])
+
+
+def test_a_network_of_states_is_of_the_recipes_form() -> None:
+    recipe, ours = (
+        compose(TrainingConfig, "forecast/train", [*RECIPE, *ROWS[name]]) for name in ("recipe", "state in place of tendency")
+    )
+    assert PuYunConfig(**ours.network_settings) == recipe.model
+
+
 def test_rows_that_are_made_of_others_come_after_them() -> None:
     rows = [*ROWS, *MADE]
+    assert all(rows.index(second) > rows.index(first) for second, first in SECOND_STAGE.items())
     for name, row in MADE.items():
+        if row.func is in_two_parts:
+            continue
         needed = [row.keywords[key] for key in ("of", "first", "second") if key in row.keywords]
         for one in needed:
-            several = [one] if isinstance(one, str) else one
-            assert all(rows.index(other) < rows.index(name) for other in several if other in rows), (name, several)
+            assert all(rows.index(other) < rows.index(name) for other in ([one] if isinstance(one, str) else one))

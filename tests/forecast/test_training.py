@@ -286,6 +286,8 @@ def test_forecast_does_not_cross_a_gap(tmp_path: Path) -> None:
     ({"sharpness": float("nan")}, "sharpness must be a radius of at least 0, and is 0 for none; got nan"),
     ({"hardest": 0.0}, "hardest must be a share above 0, and is 1 for the whole batch; got 0.0"),
     ({"hardest": 0.5, "bands": 2}, "hardest needs whole globes, whose errors it ranks; got hardest=0.5 and bands=2"),
+    ({"hardest": 0.9}, "hardest=0.9 of the 2 forecasts of a pass are all of them; lower it"),
+    ({"masked": 0.5, "lead_until_hours": 24}, "masked is for the first step.*Got lead_until_hours=24; use 6, or masked=0"),
     ({"masked": 1.0}, r"masked must lie in \[0, 1\), and is 0 for none; got 1.0"),
     ({"earlier_stages": ["short"]}, "earlier_until_hours must name one hand-over for each"),
     ({"calibrate": True, "validation_end": ""}, "calibrate needs a validation span"),

@@ -112,6 +112,7 @@ def test_training_goes_on_from_a_simulator(tmp_path: Path, bump: str) -> None:
     ({"validation_samples": [5]}, r"validation_samples must be the first and the last sample, or empty; got \[5\]"),
     ({"validation_samples": [9, 9]}, r"samples \[9, 9\] are not in .*, which holds 0 to 5"),
     ({"earlier_stages": ["a"], "earlier_until_hours": [1]}, "earlier_stages is for stages of the weather"),
+    ({"masked": 0.5}, "masked hides the weather behind its mean field, and waves have none; got 0.5, use 0"),
     ({"bands": 2}, "bands are for the globe; a simulator's fields stay whole. Got bands=2, use 1"),
 ])  # fmt: skip
 def test_wrong_settings_are_refused_by_name(tmp_path: Path, bump: str, settings: dict, message: str) -> None:
