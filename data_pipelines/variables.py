@@ -40,6 +40,9 @@ class Variable:
     odd_across_pole
         True for the components of a vector along longitude or latitude: their sign flips when a
         meridian is followed across a pole.
+    odd_across_equator
+        True for what changes its sign when the globe is mirrored at the equator: components of a vector along latitude, and
+        what turns about the vertical.
     accumulation_hours
         Hours over which the value was accumulated before its valid time; 0 for an instant value, None
         where only the source can tell.
@@ -53,6 +56,7 @@ class Variable:
     valid_range: tuple[float, float]
     aliases: tuple[str, ...] = ()
     odd_across_pole: bool = False
+    odd_across_equator: bool = False
     accumulation_hours: int | None = 0
 
 
@@ -67,16 +71,16 @@ _TABLE: tuple[Variable, ...] = (
     Variable("u_component_of_wind", "u", "eastward_wind", "m s-1", _LEVELS, (-250.0, 250.0),
              ("ua", "eastward_wind", "uwnd"), odd_across_pole=True),
     Variable("v_component_of_wind", "v", "northward_wind", "m s-1", _LEVELS, (-250.0, 250.0),
-             ("va", "northward_wind", "vwnd"), odd_across_pole=True),
+             ("va", "northward_wind", "vwnd"), odd_across_pole=True, odd_across_equator=True),
     Variable("specific_humidity", "q", "specific_humidity", "kg kg-1", _LEVELS, (-1e-3, 0.1), ("hus",)),
     Variable("relative_humidity", "r", "relative_humidity", "1", _LEVELS, (-0.5, 2.5), ("hur",)),
     Variable("vertical_velocity", "w", "lagrangian_tendency_of_air_pressure", "Pa s-1", _LEVELS, (-150.0, 150.0),
              ("wap", "omega", "lagrangian_tendency_of_air_pressure")),
     Variable("vorticity", "vo", "atmosphere_relative_vorticity", "s-1", _LEVELS, (-0.02, 0.02),
-             ("relative_vorticity", "atmosphere_relative_vorticity", "absv_relative")),
+             ("relative_vorticity", "atmosphere_relative_vorticity", "absv_relative"), odd_across_equator=True),
     Variable("divergence", "d", "divergence_of_wind", "s-1", _LEVELS, (-0.02, 0.02), ("divergence_of_wind",)),
     Variable("potential_vorticity", "pv", "ertel_potential_vorticity", "K m2 kg-1 s-1", _LEVELS, (-0.1, 0.1),
-             ("ertel_potential_vorticity",)),
+             ("ertel_potential_vorticity",), odd_across_equator=True),
     Variable("wind_speed", "ws", "wind_speed", "m s-1", _LEVELS, (0.0, 350.0)),
     Variable("fraction_of_cloud_cover", "cc", "cloud_area_fraction_in_atmosphere_layer", "1", _LEVELS, (-0.01, 1.01),
              ("cloud_area_fraction_in_atmosphere_layer",)),
@@ -92,12 +96,12 @@ _TABLE: tuple[Variable, ...] = (
     Variable("10m_u_component_of_wind", "u10", "eastward_wind", "m s-1", _SURFACE, (-150.0, 150.0),
              ("10u", "VAR_10U", "uas"), odd_across_pole=True),
     Variable("10m_v_component_of_wind", "v10", "northward_wind", "m s-1", _SURFACE, (-150.0, 150.0),
-             ("10v", "VAR_10V", "vas"), odd_across_pole=True),
+             ("10v", "VAR_10V", "vas"), odd_across_pole=True, odd_across_equator=True),
     Variable("10m_wind_speed", "si10", "wind_speed", "m s-1", _SURFACE, (0.0, 200.0), ("10si", "ws10", "sfcWind")),
     Variable("100m_u_component_of_wind", "u100", "eastward_wind", "m s-1", _SURFACE, (-200.0, 200.0),
              ("100u", "VAR_100U"), odd_across_pole=True),
     Variable("100m_v_component_of_wind", "v100", "northward_wind", "m s-1", _SURFACE, (-200.0, 200.0),
-             ("100v", "VAR_100V"), odd_across_pole=True),
+             ("100v", "VAR_100V"), odd_across_pole=True, odd_across_equator=True),
     Variable("mean_sea_level_pressure", "msl", "air_pressure_at_mean_sea_level", "Pa", _SURFACE, (8.5e4, 1.1e5),
              ("mslp", "psl", "prmsl", "air_pressure_at_mean_sea_level", "air_pressure_at_sea_level")),
     Variable("surface_pressure", "sp", "surface_air_pressure", "Pa", _SURFACE, (4e4, 1.1e5), ("ps", "surface_air_pressure")),

@@ -52,6 +52,10 @@ class PuYunConfig:
     calibrated_steps
         Steps for which weights of the forecast and of the initial anomaly are kept, see `PuYun.calibrated`; later steps have
         the last one's, 0 is none.
+    mirrored
+        Make each step the mean of the network's and of its step on the globe mirrored at the equator, see
+        `TendencyNetwork.mirrored_tendency`: twice the time, and best for networks that were trained so
+        (`TrainingConfig.mirrored`).
     fast_filters
         Run depthwise filters by the routes that are fast on CPUs (the same numbers); see `SphericalDepthwiseConv2d`.
     compression
@@ -66,6 +70,7 @@ class PuYunConfig:
     dropout: float = 0.0
     gradient_checkpointing: bool = False
     calibrated_steps: int = 0
+    mirrored: bool = False
     fast_filters: bool = True
     compression: CompressionConfig = field(default_factory=CompressionConfig)
 

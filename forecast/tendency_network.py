@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from data_pipelines.forcings import forcing_fields
 from data_pipelines.variables import VARIABLES, Channel
-from forecast.layers.time_embedding import time_features
+from forecast.layers.time_embedding import half_a_year_later, time_features
 from forecast.requirements import GRID_TOLERANCE, Requirements
 
 
@@ -59,6 +59,7 @@ class TendencyNetwork(nn.Module):
     daily_cycle: Tensor
     position: Tensor
     odd_input: Tensor
+    equator_signs: Tensor
 
     def __init__(self, config: Any, requirements: Requirements, statistics: xr.Dataset | None = None) -> None:
         super().__init__()
@@ -71,8 +72,11 @@ class TendencyNetwork(nn.Module):
         self.register_buffer(
             "position", torch.cat([latitude.sin(), latitude.cos()]).expand(2, rows, columns).clone(), persistent=False
         )
-        odd = [-1.0 if _is_odd(Channel.parse(name).variable) else 1.0 for name in requirements.channels]
+        known = [VARIABLES.get(Channel.parse(name).variable) for name in requirements.channels]
+        odd = [-1.0 if one is not None and one.odd_across_pole else 1.0 for one in known]
         self.register_buffer("odd_input", self._input_signs(torch.tensor(odd)), persistent=False)
+        turned = torch.tensor([-1.0 if one is not None and one.odd_across_equator else 1.0 for one in known])
+        self.register_buffer("equator_signs", turned.view(-1, 1, 1), persistent=False)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], requirements: Requirements, statistics: xr.Dataset | None = None) -> Self:
@@ -181,12 +185,59 @@ class TendencyNetwork(nn.Module):
         """
         now = frames[:, -1]
         made = self.normalised_tendency(frames, forcings, features)
+        if self.averages_mirrored:
+            made = (made + self.mirrored_tendency(frames, forcings, features)) / 2
         if made.shape != now.shape:
             raise ValueError(
                 f"normalised_tendency of {type(self).__name__} must give (batch, channel, latitude, longitude), here "
                 f"{tuple(now.shape)}; got {tuple(made.shape)}. Correct its last layer."
             )
         return now + self.tendency * made.float()
+
+    @property
+    def averages_mirrored(self) -> bool:
+        """Whether a step is the mean of the network's own and of `mirrored_tendency`; it takes twice as long then."""
+        return bool(getattr(self.config, "mirrored", False))
+
+    def mirrored_tendency(
+        self,
+        frames: Float[Tensor, "batch history channel lat lon"],
+        forcings: Float[Tensor, "batch forcing lat lon"],
+        features: Float[Tensor, "batch feature"],
+    ) -> Float[Tensor, "batch channel lat lon"]:
+        """What the network makes of the globe mirrored at the equator, half a year later, mirrored back.
+
+        The laws of the air stay as they are under that: what turns about the vertical and what blows along a meridian changes
+        its sign with the Earth's rotation, and summer is in the other half of the year. A network is not built so, but shown
+        both it learns from every storm twice, once in each hemisphere; and the mean of both steps keeps the symmetry exactly.
+
+        Raises
+        ------
+        ValueError
+            If the rows do not lie alike on both sides of the equator, or only a band of them is here.
+        """
+        self._check_mirror()
+        signs = self.equator_signs
+        climate = {"mean": signs, "mean_field": signs, "deviation_field": signs.abs()}
+        upright = {name: self.get_buffer(name) for name in climate}
+        try:
+            for name, sign in climate.items():
+                setattr(self, name, sign * (upright[name].flip(-2) if name != "mean" else upright[name]))
+            made = self.normalised_tendency(signs * frames.flip(-2), forcings.flip(-2), half_a_year_later(features))
+        finally:
+            for name, value in upright.items():
+                setattr(self, name, value)
+        return signs * made.flip(-2)
+
+    def _check_mirror(self) -> None:
+        latitude = np.asarray(self.requirements.latitude)
+        if self.rows != slice(0, latitude.size) or not np.allclose(latitude, -latitude[::-1], atol=GRID_TOLERANCE, rtol=0):
+            raise ValueError(
+                f"mirroring needs a whole grid that is alike on both sides of the equator; got rows {self.rows.start} to "
+                f"{self.rows.stop} of latitudes {latitude[0]:g} to {latitude[-1]:g}. Set mirrored off."
+            )
+        if turned := [name for name in self.requirements.channels if "direction" in name]:
+            raise ValueError(f"mirroring turns {turned} by another angle each; leave them out, or set mirrored off.")
 
     @property
     def is_calibrated(self) -> bool:
@@ -247,11 +298,6 @@ class TendencyNetwork(nn.Module):
     def parameter_count(self) -> int:
         """Trainable numbers."""
         return sum(parameter.numel() for parameter in self.parameters())
-
-
-def _is_odd(variable: str) -> bool:
-    known = VARIABLES.get(variable)
-    return known is not None and known.odd_across_pole
 
 
 def _check_statistics(statistics: xr.Dataset, requirements: Requirements) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -27,6 +28,14 @@ def time_features(times: Sequence[np.ndarray], lead_hours: np.ndarray) -> Float[
     calendar = [calendar_features(time) for time in times]
     lead = np.asarray(lead_hours, dtype="float32")[:, None] / LEAD_SCALE_HOURS
     return np.concatenate([*calendar, lead, np.exp(-lead * LEAD_SCALE_HOURS / 24.0)], axis=1, dtype="float32")
+
+
+def half_a_year_later(features: Float[Tensor, "batch feature"]) -> Float[Tensor, "batch feature"]:
+    """The features of the same hours and lead times in the other half of the year."""
+    season = [1.0] * features.shape[1]
+    for frame in range((features.shape[1] - 2) // 4):
+        season[4 * frame : 4 * frame + 2] = [-1.0, -1.0]
+    return features * torch.tensor(season, device=features.device)
 
 
 def feature_count(frames: int) -> int:

@@ -122,6 +122,9 @@ class TrainingConfig:
         Share of the globe that is hidden from the network, in squares: the mean field stands there, and the network learns to
         fill it in. For a first training, one step ahead, after masked autoencoders (Tian et al. 2023, arXiv 2301.03580); 0
         for none.
+    mirrored
+        Share of the steps in which the network sees the globe mirrored at the equator, half a year later, see
+        `forecast.tendency_network.TendencyNetwork.mirrored_tendency`: a short record holds twice as many storms so.
     penalty, variable_weights, weight_by_level
         See `forecast.losses`.
     balance_lead_times
@@ -178,6 +181,7 @@ class TrainingConfig:
     sharpness: float = 0.0
     hardest: float = 1.0
     masked: float = 0.0
+    mirrored: float = 0.0
     penalty: str = "l2"
     variable_weights: dict[str, float] = field(default_factory=dict)
     weight_by_level: bool = False
@@ -229,6 +233,10 @@ class TrainingConfig:
             raise ValueError(f"masked must lie in [0, 1), and is 0 for none; got {self.masked}.")
         if self.masked and self.simulator:
             raise ValueError(f"masked hides the weather behind its mean field, and waves have none; got {self.masked}, use 0.")
+        if not 0 <= self.mirrored <= 1:
+            raise ValueError(f"mirrored must be a share of the steps, 0 to 1; got {self.mirrored}.")
+        if self.mirrored and (self.simulator or self.bands > 1):
+            raise ValueError(f"mirrored is for whole globes; got {self.mirrored} with a simulator or bands, use 0.")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must lie in [0, 1); got {self.ema}.")
         if self.sources and not any(source.share for source in self.sources.values()):

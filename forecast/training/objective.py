@@ -48,13 +48,17 @@ class Unrolled(nn.Module):
         self.hardest = hardest
 
     def forward(
-        self, frames: Float[Tensor, "batch history channel lat lon"], steps: Sequence[Ahead]
+        self, frames: Float[Tensor, "batch history channel lat lon"], steps: Sequence[Ahead], mirrored: bool = False
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "ahead batch"], Float[Tensor, "batch history channel lat lon"]]:
-        """The mean weighted error, the error of every forecast after every step, and the frames after the last one."""
+        """The mean weighted error, the error of every forecast after every step, and the frames after the last one.
+
+        With `mirrored` the network sees the globe mirrored at the equator (`TendencyNetwork.mirrored_tendency`).
+        """
+        make = self.model.mirrored_tendency if mirrored else self.model.normalised_tendency
         errors = []
         for ahead in steps:
             with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.in_bfloat16):
-                tendency = self.model.normalised_tendency(frames, ahead.forcings, ahead.features).float()
+                tendency = make(frames, ahead.forcings, ahead.features).float()
             errors.append(self.share * self.error(tendency - (ahead.truth - frames[:, -1]) / self.model.tendency))
             frames = torch.cat([frames[:, 1:], (frames[:, -1] + self.model.tendency * tendency)[:, None]], dim=1)
         weighted = torch.stack([error * ahead.weight for error, ahead in zip(errors, steps, strict=True)]).mean(dim=0)

@@ -193,12 +193,13 @@ class Trainer:
         if self.config.masked:
             draw = replace(draw, frames=self._masked(draw.frames))
         steps = [self._ahead(draw, ahead) for ahead in range(self.config.unroll)]
+        mirrored = bool(self.config.mirrored) and self.rng.random() < self.config.mirrored
         self.waited += time.perf_counter() - started
         self.model.train()
-        own_loss, own_errors, frames = self._passes(draw, steps)
+        own_loss, own_errors, frames = self._passes(draw, steps, mirrored)
         loss, errors = self._take_account(draw, own_loss, own_errors)
         if self.config.sharpness:
-            self._climb(draw, steps)
+            self._climb(draw, steps, mirrored)
         norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip))
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
@@ -232,7 +233,7 @@ class Trainer:
         weight = self.balance.weights(lead) if self.config.balance_lead_times else torch.ones(len(draw))
         return Ahead(forcings, features, truth[..., self.rows, :].to(self.device), weight.to(self.device))
 
-    def _passes(self, draw: Draw, steps: Sequence[Ahead]) -> tuple[Tensor, Tensor, Tensor]:
+    def _passes(self, draw: Draw, steps: Sequence[Ahead], mirrored: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Leave the batch's gradient in the weights, one part of the batch after the other."""
         losses, errors, frames = [], [], []
         size = len(draw) // self.config.accumulate
@@ -241,14 +242,14 @@ class Trainer:
             of_part = [Ahead(one.forcings[part], one.features[part], one.truth[part], one.weight[part]) for one in steps]
             is_last = begin + size == len(draw)
             with nullcontext() if is_last else without_exchange(self.objective):
-                loss, error, following = self.objective(draw.frames[part].to(self.device), of_part)
+                loss, error, following = self.objective(draw.frames[part].to(self.device), of_part, mirrored)
                 (loss / self.config.accumulate).backward()
             losses.append(loss.detach())
             errors.append(error)
             frames.append(following)
         return torch.stack(losses).mean(), torch.cat(errors, dim=1), torch.cat(frames)
 
-    def _climb(self, draw: Draw, steps: Sequence[Ahead]) -> None:
+    def _climb(self, draw: Draw, steps: Sequence[Ahead], mirrored: bool = False) -> None:
         """Exchange the gradient for that a step of length `sharpness` up it: what falls is the loss of a neighbourhood.
 
         Sharpness-aware minimisation of Foret et al. (2021, arXiv 2010.01412).
@@ -261,7 +262,7 @@ class Trainer:
             for value in learned:
                 value.add_(value.grad, alpha=length)
         self.optimiser.zero_grad(set_to_none=True)
-        loss, _, _ = self._passes(draw, steps)
+        loss, _, _ = self._passes(draw, steps, mirrored)
         with torch.no_grad():
             for value, before in zip(learned, here, strict=True):
                 value.copy_(before)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,6 +78,70 @@ def test_turning_globe_and_statistics_turns_the_forecast(mixer: str, patch: int)
         model.deviation_field.copy_(model.deviation_field.roll(4, -1))
         got = model(frames.roll(4, -1), forcings, features)
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-3)
+
+
+TURNING = ("mean_sea_level_pressure", "v_component_of_wind_850", "vorticity_850")
+SIGNS = torch.tensor([1.0, -1.0, -1.0]).view(3, 1, 1)  # what pressure, wind along a meridian and vorticity become in a mirror
+
+
+def inputs_for(model: PuYun, time: np.ndarray = TIME) -> tuple[torch.Tensor, torch.Tensor]:
+    """Forcings of noise, and the features of a time."""
+    _, features = model.inputs_at(time, np.array([0, 6]))
+    return torch.rand(2, len(model.requirements.forcings), *model.requirements.grid_shape), features
+
+
+@pytest.mark.parametrize("rows", [12, 13])
+def test_the_mirrored_step_is_that_of_a_mirrored_globe_half_a_year_later(rows: int) -> None:
+    need = make_requirements(rows, channels=TURNING)
+    model, other = make_puyun(need), make_puyun(need)
+    with torch.no_grad():  # a globe whose climate is this one's in the mirror
+        other.mean.mul_(SIGNS)
+        other.mean_field.copy_(SIGNS * model.mean_field.flip(-2))
+        other.deviation_field.copy_(model.deviation_field.flip(-2))
+    frames, (forcings, features) = frames_for(model), inputs_for(model)
+    _, later = inputs_for(other, TIME + np.timedelta64(365 * 12, "h"))  # half a year, which ends at another hour of day
+    clock = [2, 3, 6, 7, 10, 11]
+    later[:, clock] = features[:, clock]
+    seen = SIGNS * frames.flip(-2), forcings.flip(-2), later
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    with torch.no_grad():
+        made = model.mirrored_tendency(frames, forcings, features)
+        torch.testing.assert_close(made, SIGNS * other.normalised_tendency(*seen).flip(-2), rtol=1e-4, atol=1e-4)
+        assert float((made - model.normalised_tendency(frames, forcings, features)).abs().max()) > 0.1
+    for name, value in model.named_buffers():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_the_mean_of_both_steps_keeps_the_symmetry() -> None:
+    model = make_puyun(make_requirements(channels=TURNING), mirrored=True)
+    frames, (forcings, features) = frames_for(model), inputs_for(model)
+    plain = make_puyun(make_requirements(channels=TURNING))
+    with torch.no_grad():
+        for one in (model, plain):  # a climate that is its own mirror image
+            one.mean.mul_((1 + SIGNS) / 2)
+            one.mean_field.copy_((one.mean_field + SIGNS * one.mean_field.flip(-2)) / 2)
+            one.deviation_field.copy_((one.deviation_field + one.deviation_field.flip(-2)) / 2)
+        summer = features * torch.tensor([-1.0, -1.0, 1.0, 1.0] * 3 + [1.0, 1.0])
+        ways = [
+            (one(frames, forcings, features), SIGNS * one(SIGNS * frames.flip(-2), forcings.flip(-2), summer).flip(-2))
+            for one in (model, plain)
+        ]
+    torch.testing.assert_close(*ways[0], rtol=1e-4, atol=1e-3)
+    assert float((ways[1][0] - ways[1][1]).abs().max()) > 0.1
+
+
+def test_what_has_no_mirror_image_is_refused() -> None:
+    lopsided = replace(make_requirements(), latitude=tuple(float(value) for value in np.linspace(90, -60, 13)))
+    for need, message in (
+        (
+            lopsided,
+            "mirroring needs a whole grid that is alike on both sides of the equator; got rows 0 to 13 of latitudes 90 to -60",
+        ),
+        (make_requirements(channels=("mean_wave_direction",)), r"mirroring turns \['mean_wave_direction'\] by another angle"),
+    ):
+        model = make_puyun(need, mirrored=True)
+        with pytest.raises(ValueError, match=message):
+            model(frames_for(model), *inputs_for(model))
 
 
 def test_every_input_matters() -> None:

@@ -246,6 +246,17 @@ def test_what_is_hidden_is_what_the_network_is_given(tmp_path: Path, wave: str, 
     torch.testing.assert_close(given[0], drawn[0].frames + 7.0, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_the_steps_sees_the_mirrored_globe(tmp_path: Path, wave: str, share: float) -> None:
+    trainer = Trainer(config_for(tmp_path, wave, mirrored=share))
+    seen = []
+    mirrored = trainer.model.mirrored_tendency
+    trainer.model.mirrored_tendency = lambda *given: seen.append(1) or mirrored(*given)
+    for _ in range(12):
+        trainer.train_step()
+    assert len(seen) == {0.0: 0, 1.0: 12}.get(share, pytest.approx(6, abs=4))
+
+
 def test_waiting_for_data_is_counted(tmp_path: Path, wave: str) -> None:
     trainer = Trainer(config_for(tmp_path, wave))
     trainer.train_step()
@@ -285,9 +296,11 @@ def test_forecast_does_not_cross_a_gap(tmp_path: Path) -> None:
     ({"sharpness": -0.1}, "sharpness must be a radius of at least 0, and is 0 for none; got -0.1"),
     ({"sharpness": float("nan")}, "sharpness must be a radius of at least 0, and is 0 for none; got nan"),
     ({"hardest": 0.0}, "hardest must be a share above 0, and is 1 for the whole batch; got 0.0"),
-    ({"hardest": 0.5, "bands": 2}, "hardest needs whole globes, whose errors it ranks; got hardest=0.5 and bands=2"),
+    ({"hardest": 0.5, "bands": 2}, "hardest needs whole globes, whose errors it ranks; got hardest=0.5, bands=2"),
     ({"hardest": 0.9}, "hardest=0.9 of the 2 forecasts of a pass are all of them; lower it"),
     ({"masked": 0.5, "lead_until_hours": 24}, "masked is for the first step.*Got lead_until_hours=24; use 6, or masked=0"),
+    ({"mirrored": 1.5}, "mirrored must be a share of the steps, 0 to 1; got 1.5"),
+    ({"mirrored": 0.5, "bands": 2}, "mirrored is for whole globes; got 0.5 with a simulator or bands, use 0"),
     ({"masked": 1.0}, r"masked must lie in \[0, 1\), and is 0 for none; got 1.0"),
     ({"earlier_stages": ["short"]}, "earlier_until_hours must name one hand-over for each"),
     ({"calibrate": True, "validation_end": ""}, "calibrate needs a validation span"),
