@@ -57,6 +57,8 @@ ROWS = {
     "batch of 16": [f"batch_size={2 * BATCH}", f"steps={STEPS // 2}"],
     "hardest half of the batch": ["hardest=0.5"],
     "sharpness-aware": ["sharpness=0.05"],
+    "mirrored globes": ["mirrored=0.5"],
+    "mirrored globes and mean of both steps": ["mirrored=0.5", "model.mirrored=true"],
     "state in place of tendency": [
         "network=StatePuYun",
         "network_settings={width: 64, depth: [2, 2], patch: 2, expansion: 2, mixer: ls}",
