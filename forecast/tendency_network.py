@@ -66,6 +66,7 @@ class TendencyNetwork(nn.Module):
         self.config = config
         self.requirements = requirements
         rows, columns = requirements.grid_shape
+        self._is_mirrored = False  # while `mirrored_tendency` runs
         self.rows = slice(0, rows)  # those of the globe that are here, see `forecast.spatial_sharding`
         self._register_normalisation(statistics)
         latitude = torch.deg2rad(torch.tensor(requirements.latitude, dtype=torch.float32)).view(1, -1, 1)
@@ -218,16 +219,21 @@ class TendencyNetwork(nn.Module):
         """
         self._check_mirror()
         signs = self.equator_signs
-        climate = {"mean": signs, "mean_field": signs, "deviation_field": signs.abs()}
-        upright = {name: self.get_buffer(name) for name in climate}
+        self._is_mirrored = True
         try:
-            for name, sign in climate.items():
-                setattr(self, name, sign * (upright[name].flip(-2) if name != "mean" else upright[name]))
             made = self.normalised_tendency(signs * frames.flip(-2), forcings.flip(-2), half_a_year_later(features))
         finally:
-            for name, value in upright.items():
-                setattr(self, name, value)
+            self._is_mirrored = False
         return signs * made.flip(-2)
+
+    def climate(
+        self,
+    ) -> tuple[Float[Tensor, "channel one one"], Float[Tensor, "channel lat lon"], Float[Tensor, "channel lat lon"]]:
+        """Mean, mean field and deviation field of the globe that the network sees: this one, or this one in the mirror."""
+        if not self._is_mirrored:
+            return self.mean, self.mean_field, self.deviation_field
+        signs = self.equator_signs
+        return signs * self.mean, signs * self.mean_field.flip(-2), self.deviation_field.flip(-2)
 
     def _check_mirror(self) -> None:
         latitude = np.asarray(self.requirements.latitude)
@@ -287,10 +293,9 @@ class TendencyNetwork(nn.Module):
     ) -> Float[Tensor, "batch input lat lon"]:
         """Anomalies of the frames, mean and deviation fields, forcings, sine and cosine of latitude, in that order."""
         batch = frames.shape[0]
-        anomalies = (frames - self.mean_field) / self.deviation
-        climate = torch.cat(
-            [(self.mean_field - self.mean) / self.deviation, self.deviation_field / self.deviation, self.position]
-        )
+        mean, mean_field, deviation_field = self.climate()
+        anomalies = (frames - mean_field) / self.deviation
+        climate = torch.cat([(mean_field - mean) / self.deviation, deviation_field / self.deviation, self.position])
         climate = climate.expand(batch, *climate.shape)
         split = 2 * len(self.requirements.channels)
         return torch.cat([anomalies.flatten(1, 2), climate[:, :split], forcings, climate[:, split:]], dim=1)

@@ -37,7 +37,8 @@ class StatePuYun(PuYun):
         features: Float[Tensor, "batch feature"],
     ) -> Float[Tensor, "batch channel lat lon"]:
         """The change to that state, in units of the tendency."""
-        state = self.mean_field + self.deviation * super().normalised_tendency(frames, forcings, features)
+        _, mean_field, _ = self.climate()
+        state = mean_field + self.deviation * super().normalised_tendency(frames, forcings, features)
         return (state - frames[:, -1]) / self.tendency
 
 

@@ -130,6 +130,13 @@ def test_the_mean_of_both_steps_keeps_the_symmetry() -> None:
     assert float((ways[1][0] - ways[1][1]).abs().max()) > 0.1
 
 
+def test_a_network_that_averages_both_steps_can_be_exported() -> None:
+    model = make_puyun(make_requirements(channels=TURNING), mirrored=True).eval()
+    given = frames_for(model), *inputs_for(model)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.export.export(model, given).module()(*given), model(*given), rtol=1e-5, atol=1e-4)
+
+
 def test_what_has_no_mirror_image_is_refused() -> None:
     lopsided = replace(make_requirements(), latitude=tuple(float(value) for value in np.linspace(90, -60, 13)))
     for need, message in (
