@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,12 @@ from benchmarks.skill.command import run_study, study_parser
 from benchmarks.skill.peers.__main__ import NETWORKS
 from benchmarks.skill.peers.__main__ import RESULT as PEERS
 from benchmarks.skill.report import draw, table
-from benchmarks.skill.shipped import SKILFUL
-from benchmarks.skill.study import FORECAST, Made, Study, make_all, part_of, scored
+from benchmarks.skill.shipped import last_skilful, until_when
+from benchmarks.skill.study import FORECAST, Made, Study, forecast_job, make_all, part_of, scored
 from data_pipelines.sample import sample_sources
 from data_pipelines.standardise import Selection
 from forecast.checkpoint import load_checkpoint
 from forecast.job import run_forecasts
-from forecast.job_config import RunConfig
 from forecast.stages import shipped_checkpoint
 
 RESULT = Path(__file__).parents[1] / "results" / "era5_alone.json"
@@ -67,24 +67,14 @@ def make(given: argparse.Namespace) -> dict[str, Any]:
 def shipped_row(study: Study, name: str, seed: int) -> dict[str, Any]:
     """Forecasts of the stage that comes with the package, the same for every seed."""
     out = study.folder(name, seed) / FORECAST
-    run_forecasts(
-        RunConfig(
-            str(study.analysis), study.start, study.end, str(out), every=study.every, lead=f"{study.leads[-1]}h",
-            cascade=[f"{study.leads[-1]}h:short"], resume=out.exists(), threads=1, progress=False,
-        )
-    )  # fmt: skip
+    run_forecasts(replace(forecast_job(study, name, seed, out), cascade=[f"{study.leads[-1]}h:short"]))
     model: Any = load_checkpoint(shipped_checkpoint("short"))
     return {"name": name, "seed": seed, "parameters": model.parameter_count(), "steps": 0, "seconds": 0.0}
 
 
 def skilful_until(scores: Mapping[str, Any]) -> int:
     """The last lead time [h] until which the correlation of a channel's anomalies stays above 0.6; 0 for none."""
-    until = 0
-    for lead in LEADS:
-        if not (scores[str(lead)]["acc"] or 0.0) > SKILFUL:
-            break
-        until = lead
-    return until
+    return last_skilful(LEADS, [scores[str(lead)]["acc"] or 0.0 for lead in LEADS])
 
 
 def shown(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,8 +90,7 @@ def tables(result: Mapping[str, Any]) -> str:
     """How long each is skilful in pressure, then errors with their sharpness."""
     lines = ["| network | ACC of msl above 0.6 |", "|---|---|"]
     for row in sorted(result["rows"], key=lambda row: -skilful_until(row["scores"][PRESSURE])):
-        until = skilful_until(row["scores"][PRESSURE])
-        lines.append(f"| {row['name']} | {f'to {until} h' if until else 'never'} |")
+        lines.append(f"| {row['name']} | {until_when(skilful_until(row['scores'][PRESSURE]))} |")
     return "\n\n".join(["\n".join(lines), table(shown(result), "network")])
 
 

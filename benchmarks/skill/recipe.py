@@ -15,10 +15,8 @@ forecasts. Several processes can make disjoint rows with `--only-make`; rows tha
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from benchmarks.machine import describe_machine
@@ -119,12 +117,12 @@ def told(row: partial[dict[str, Any]]) -> dict[str, Any]:
     return {"made by": row.func.__name__, **row.keywords}
 
 
-def prepare(
-    simulated: Path, out: Path = OUT, reference: str = "recipe", behind: Mapping[str, str] = MappingProxyType(SECOND_STAGE)
-) -> Study:
+def prepare(simulated: Path, out: Path = OUT, reference: str = "recipe") -> Study:
     """A study of the recipe's years, its training years in a store of their own."""
     learn_from = part_of([simulated], out / "training.zarr", Selection(start=TRAIN[0], end=TRAIN[1]))
-    return Study(out, ("simulated", learn_from), simulated, TRAIN, *CHOOSE, reference, every="10d", leads=LEADS, behind=behind)
+    return Study(
+        out, ("simulated", learn_from), simulated, TRAIN, *CHOOSE, reference, every="10d", leads=LEADS, behind=SECOND_STAGE
+    )
 
 
 if __name__ == "__main__":

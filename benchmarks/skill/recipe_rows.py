@@ -14,7 +14,18 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from benchmarks.skill.study import FORECAST, Study, average, forecast, forecast_job, part_of, train, trained, write_whole
+from benchmarks.skill.study import (
+    FORECAST,
+    Study,
+    average,
+    forecast,
+    forecast_job,
+    part_of,
+    train,
+    trained,
+    write_titled,
+    write_whole,
+)
 from data_pipelines.sources import Selection
 from forecast.checkpoint import load_checkpoint, read_description, register_network, save_checkpoint
 from forecast.ensemble import EnsembleConfig
@@ -105,8 +116,7 @@ def mean_of_members(study: Study, name: str, seed: int, of: str, members: int, d
     job = forecast_job(study, of, seed, folder / MEMBERS)
     run_forecasts(replace(job, ensemble=EnsembleConfig(members=members, start="none", dropout=dropout, seed=seed)))
     with xr.open_zarr(folder / MEMBERS) as several:
-        mean = several.mean("number", keep_attrs=True).drop_encoding()
-        mean.assign_attrs(title=f"mean of {members} members").to_zarr(folder / FORECAST, mode="w", consolidated=False)
+        write_titled(several.mean("number", keep_attrs=True), folder / FORECAST, f"mean of {members} members")
     return row | {"name": name}
 
 
@@ -124,9 +134,8 @@ def blend(first: Path, second: Path, out: Path, begin: int, end: int) -> Path:
         hours = early["prediction_timedelta"] / np.timedelta64(1, "h")
         share = ((hours - begin) / (end - begin)).clip(0, 1).astype("float32").drop_attrs()
         with xr.set_options(keep_attrs=True):
-            mixed = (early * (1 - share) + late * share).drop_encoding()
-        mixed.assign_attrs(title=f"two forecasts, blended from {begin} to {end} h").to_zarr(out, mode="w", consolidated=False)
-    return out
+            mixed = early * (1 - share) + late * share
+        return write_titled(mixed, out, f"two forecasts, blended from {begin} to {end} h")
 
 
 def _folder(study: Study, name: str, seed: int) -> Path:

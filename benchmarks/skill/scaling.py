@@ -72,7 +72,7 @@ def main() -> None:
 
 def make(given: argparse.Namespace) -> dict[str, Any] | None:
     """Train, forecast and score."""
-    study = prepare(given.simulated, OUT, reference=next(iter(ROWS)), behind={})
+    study = prepare(given.simulated, OUT, reference=next(iter(ROWS)))
     rows, failed = make_all(study, {name: [*FORM, *settings_of(*ROWS[name])] for name in given.rows}, given.seeds)
     if given.only_make:
         return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,19 @@ def _numbers(scores: xr.Dataset, channel: str, name: str) -> dict[str, list[floa
 def skilful_until(scores: xr.Dataset, channel: str, name: str) -> int:
     """The last lead time [h] until which ACC stays above 0.6; 0 for none."""
     acc = _of(scores, channel).sel(forecast=name, metric="acc")
-    below = np.flatnonzero(~(acc.values > SKILFUL))
-    hours = acc["prediction_timedelta"].values / np.timedelta64(1, "h")
-    last = below[0] if below.size else hours.size
+    return last_skilful(acc["prediction_timedelta"].values / np.timedelta64(1, "h"), acc.values)
+
+
+def last_skilful(hours: Sequence[float] | np.ndarray, acc: Sequence[float] | np.ndarray) -> int:
+    """The last of these lead times [h], ascending, until which ACC stays above 0.6; 0 for none."""
+    below = np.flatnonzero(~(np.asarray(acc) > SKILFUL))
+    last = below[0] if below.size else len(hours)
     return int(hours[last - 1]) if last else 0
+
+
+def until_when(hours: int) -> str:
+    """Of `last_skilful`, for a table."""
+    return f"to {hours} h" if hours else "never"
 
 
 def _of(scores: xr.Dataset, channel: str) -> xr.DataArray:
@@ -89,8 +98,7 @@ def table(result: Mapping[str, Any]) -> str:
                 f"{factor * rmse:.4g}{' blurred' if activity < BLURRED else ''}"
                 for rmse, activity in zip(numbers["rmse"], numbers["activity"], strict=True)
             ]
-            until = result["skilful_hours"][name][channel]
-            lines.append(f"| {name} | {' | '.join(cells)} | {f'to {until} h' if until else 'never'} |")
+            lines.append(f"| {name} | {' | '.join(cells)} | {until_when(result['skilful_hours'][name][channel])} |")
         parts.append("\n".join(lines))
     said = f"{result['initial_times']} initial times at most, {result['first'][:10]} to {result['last'][:10]}."
     return "\n\n".join([*parts, said])

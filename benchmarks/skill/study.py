@@ -237,6 +237,10 @@ def average(forecasts: Sequence[Path], out: Path) -> Path:
         several = [opened.enter_context(xr.open_zarr(path)) for path in forecasts]
         with xr.set_options(keep_attrs=True):
             mean = sum(several[1:], several[0]) / len(several)
-        titled = mean.drop_encoding().assign_attrs(title=f"mean of {len(several)} forecasts")
-        titled.to_zarr(out, mode="w", consolidated=False)
+        return write_titled(mean, out, f"mean of {len(several)} forecasts")
+
+
+def write_titled(forecasts: xr.Dataset, out: Path, title: str) -> Path:
+    """Write forecasts that are made of others, in place of what is there."""
+    forecasts.drop_encoding().assign_attrs(title=title).to_zarr(out, mode="w", consolidated=False)
     return out

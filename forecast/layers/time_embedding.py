@@ -32,10 +32,8 @@ def time_features(times: Sequence[np.ndarray], lead_hours: np.ndarray) -> Float[
 
 def half_a_year_later(features: Float[Tensor, "batch feature"]) -> Float[Tensor, "batch feature"]:
     """The features of the same hours and lead times in the other half of the year."""
-    season = [1.0] * features.shape[1]
-    for frame in range((features.shape[1] - 2) // 4):
-        season[4 * frame : 4 * frame + 2] = [-1.0, -1.0]
-    return features * torch.tensor(season, device=features.device)
+    frames = (features.shape[1] - 2) // 4
+    return features * torch.tensor([-1.0, -1.0, 1.0, 1.0] * frames + [1.0, 1.0], device=features.device)
 
 
 def feature_count(frames: int) -> int:

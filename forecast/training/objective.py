@@ -63,8 +63,13 @@ class Unrolled(nn.Module):
             frames = torch.cat([frames[:, 1:], (frames[:, -1] + self.model.tendency * tendency)[:, None]], dim=1)
         weighted = torch.stack([error * ahead.weight for error, ahead in zip(errors, steps, strict=True)]).mean(dim=0)
         if self.hardest < 1:
-            weighted = weighted.topk(max(1, round(self.hardest * len(weighted)))).values
+            weighted = weighted.topk(hardest_of(len(weighted), self.hardest)).values
         return weighted.mean(), torch.stack(errors).detach(), frames.detach()
+
+
+def hardest_of(forecasts: int, share: float) -> int:
+    """How many of so many forecasts are a share of them, at least one."""
+    return max(1, round(share * forecasts))
 
 
 class LeadBalance:

@@ -31,7 +31,7 @@ from forecast.spatial_sharding import shard_by_latitude
 from forecast.training.config import TrainingConfig
 from forecast.training.generators import generator_states, set_generator_states
 from forecast.training.log import Log
-from forecast.training.objective import Ahead, LeadBalance, Unrolled
+from forecast.training.objective import Ahead, LeadBalance, Unrolled, hardest_of
 from forecast.training.parallel import Place, spread, whole, without_exchange
 from forecast.training.states import TrainingState, load_state, save_state, states_in
 from forecast.training.subject import Subject, Weather
@@ -126,7 +126,7 @@ class Trainer:
                 f"{self.config.batch_size} and {self.config.replay_buffer} for {self.place.copies} x {self.config.accumulate}."
             )
         of_a_pass = self.config.batch_size // passes
-        if self.config.hardest < 1 and round(self.config.hardest * of_a_pass) >= of_a_pass:
+        if self.config.hardest < 1 and hardest_of(of_a_pass, self.config.hardest) == of_a_pass:
             raise ValueError(
                 f"hardest={self.config.hardest} of the {of_a_pass} forecasts of a pass are all of them; lower it, or give a "
                 "larger batch_size."

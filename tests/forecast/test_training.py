@@ -297,6 +297,7 @@ def test_forecast_does_not_cross_a_gap(tmp_path: Path) -> None:
     ({"sharpness": float("nan")}, "sharpness must be a radius of at least 0, and is 0 for none; got nan"),
     ({"hardest": 0.0}, "hardest must be a share above 0, and is 1 for the whole batch; got 0.0"),
     ({"hardest": 0.5, "bands": 2}, "hardest needs whole globes, whose errors it ranks; got hardest=0.5, bands=2"),
+    ({"hardest": 0.4, "accumulate": 2}, "hardest=0.4 of the 1 forecasts of a pass are all of them; lower it"),
     ({"hardest": 0.9}, "hardest=0.9 of the 2 forecasts of a pass are all of them; lower it"),
     ({"masked": 0.5, "lead_until_hours": 24}, "masked is for the first step.*Got lead_until_hours=24; use 6, or masked=0"),
     ({"mirrored": 1.5}, "mirrored must be a share of the steps, 0 to 1; got 1.5"),
