@@ -24,7 +24,7 @@ FILE = "calibration.safetensors"
 # A band of a few storm sizes: one row's regression on a few days would follow their accidents.
 WINDOW_DEGREES = 10.0
 PENALTY = 0.1  # on the initial anomaly, as a share of its variance
-SHRINKAGE_STEPS = 4  # lead times to each side that share one shrinkage
+SHRINKAGE_HOURS = 24  # lead times to each side that share one shrinkage
 
 Moments = Float[Tensor, "step five channel lat"]
 Weights = Float[Tensor, "step two channel lat"]
@@ -57,7 +57,7 @@ def fit_weights(moments: Moments, latitude: Sequence[float]) -> Weights:
     return torch.stack([of_forecast.where(known, 1.0), of_initial.where(known, 0.0)], dim=1).clamp(0, 1)
 
 
-def shrinkage(parts: Sequence[Moments], latitude: Sequence[float]) -> Float[Tensor, "step channel"]:
+def shrinkage(parts: Sequence[Moments], latitude: Sequence[float], step_hours: int = 6) -> Float[Tensor, "step channel"]:
     """Factor in [0, 1] that weights fitted on all parts but one want on that one, by lead time and channel; 1 for one part."""
     steps, _, channels, _ = parts[0].shape
     gain, square = torch.zeros(2, steps, channels)
@@ -71,15 +71,15 @@ def shrinkage(parts: Sequence[Moments], latitude: Sequence[float]) -> Float[Tens
         gain += ((one * with_forecast + other * with_initial) * area).mean(dim=-1)
         square += ((one.square() * forecast + 2 * one * other * cross + other.square() * initial) * area).mean(dim=-1)
     known = square > 0
-    near = 2 * SHRINKAGE_STEPS + 1
-    gain, square = (F.avg_pool1d(F.pad(x.T, (SHRINKAGE_STEPS, SHRINKAGE_STEPS)), near, stride=1).T for x in (gain, square))
+    around = SHRINKAGE_HOURS // step_hours
+    gain, square = (F.avg_pool1d(F.pad(x.T, (around, around)), 2 * around + 1, stride=1).T for x in (gain, square))
     return (gain / square).where(known, 1.0).clamp(0, 1)
 
 
-def combine(parts: Sequence[Moments], latitude: Sequence[float]) -> Weights:
+def combine(parts: Sequence[Moments], latitude: Sequence[float], step_hours: int = 6) -> Weights:
     """Weights from the moments of all parts, shrunk as far as the parts disagree."""
     weights = fit_weights(torch.stack(list(parts)).mean(dim=0), latitude)
-    return weights * shrinkage(parts, latitude)[:, None, :, None]
+    return weights * shrinkage(parts, latitude, step_hours)[:, None, :, None]
 
 
 def save_moments(folder: Path, moments: Moments) -> None:

@@ -33,7 +33,8 @@ class Cascade:
     """Stages in order of lead time, any number of them, of any step length.
 
     A stage starts where the one before ends. Its first inputs are states that earlier stages made or, at lead
-    times up to 0, the analysis.
+    times up to 0, the analysis. A stage whose states lie closer than its steps (`Requirements.interval_hours`) makes those
+    whose inputs are there: after a stage of 6 h steps all, from the analysis alone every second one of steps twice as long.
 
     Parameters
     ----------
@@ -100,9 +101,11 @@ class Cascade:
         begin = 0
         for number, stage in enumerate(self.stages):
             need = stage.model.requirements
-            for lead in range(begin + need.step_hours, stage.until_hours + 1, need.step_hours):
+            for lead in range(begin + need.interval_hours, stage.until_hours + 1, need.interval_hours):
                 inputs = tuple(lead - back * need.step_hours for back in range(need.history, 0, -1))
                 missing = [needed for needed in inputs if needed > 0 and needed not in made]
+                if need.interval_hours < need.step_hours and (missing or inputs[-1] < 0):
+                    continue
                 if missing:
                     raise ForecastError(
                         f"stage {number} ({_name(stage)}) starts at {begin} h and needs the state at {missing[0]} h, which no "
@@ -111,20 +114,26 @@ class Cascade:
                     )
                 steps.append(Step(lead, number, inputs))
                 made.add(lead)
+            if stage.until_hours not in made:
+                raise ForecastError(
+                    f"stage {number} ({_name(stage)}) must end at a lead time that it makes; it makes none of "
+                    f"{stage.until_hours} h, in steps of {need.step_hours} h from what is there. End it elsewhere, or put a "
+                    "stage with shorter steps before it."
+                )
             begin = stage.until_hours
         return tuple(steps)
 
 
 def _check_range(number: int, stage: Stage, begin: int) -> None:
-    step = stage.model.requirements.step_hours
+    interval = stage.model.requirements.interval_hours
     if stage.until_hours <= begin:
         raise ForecastError(
             f"stage {number} ({_name(stage)}) must end after {begin} h, where it starts; got {stage.until_hours} h. "
             "Give the stages in order of lead time."
         )
-    if (stage.until_hours - begin) % step:
+    if (stage.until_hours - begin) % interval:
         raise ForecastError(
-            f"stage {number} ({_name(stage)}) must cover a multiple of its step of {step} h; got {begin} to "
+            f"stage {number} ({_name(stage)}) must cover a multiple of its step of {interval} h; got {begin} to "
             f"{stage.until_hours} h."
         )
 

@@ -32,6 +32,9 @@ class Requirements:
         Time between two states, in the input and from input to output [h].
     forcings
         Names of the computed fields (`data_pipelines.forcings.FORCINGS`) at the target time.
+    interval_hours
+        Time between the states that it makes [h], where it is shorter than a step: with steps of 12 h and an interval of 6 h
+        the state at 18 h comes from the one at 6 h, that at 24 h from the one at 12 h. 0 for `step_hours`.
     """
 
     channels: tuple[str, ...]
@@ -40,6 +43,7 @@ class Requirements:
     history: int = 2
     step_hours: int = 6
     forcings: tuple[str, ...] = ("cos_zenith",)
+    interval_hours: int = 0
 
     def __post_init__(self) -> None:
         if not self.channels:
@@ -48,6 +52,12 @@ class Requirements:
             raise ValueError(f"history must be at least 1 (the current state); got {self.history}.")
         if self.step_hours < 1:
             raise ValueError(f"step_hours must be at least 1; got {self.step_hours}.")
+        if not self.interval_hours:
+            object.__setattr__(self, "interval_hours", self.step_hours)
+        if self.interval_hours < 1 or self.step_hours % self.interval_hours:
+            raise ValueError(
+                f"step_hours must be a multiple of interval_hours; got {self.step_hours} and {self.interval_hours}."
+            )
         if not np.all(np.diff(self.latitude) < 0):
             raise ValueError(
                 "latitude must run from north to south; it does not. Open the store with open_analysis, which sorts it."
@@ -57,36 +67,44 @@ class Requirements:
 
     @classmethod
     def of(
-        cls, analysis: xr.Dataset, channels: Sequence[str], *, history: int = 2, forcings: Sequence[str] = ()
+        cls,
+        analysis: xr.Dataset,
+        channels: Sequence[str],
+        *,
+        history: int = 2,
+        forcings: Sequence[str] = (),
+        step_hours: int = 0,
     ) -> Requirements:
-        """Requirements of a model trained on `analysis`: its grid and its time step."""
+        """Requirements of a model trained on `analysis`: its grid, its interval, and its step unless one is given."""
         steps = np.unique(np.diff(analysis["time"].values))
         if len(steps) != 1:
             raise ValueError(
                 f"analysis must have one time step; it has {len(steps)} different ones. Choose a span without gaps."
             )
+        interval_hours = int(time_step(analysis) / np.timedelta64(1, "h"))
         return cls(
             channels=tuple(channels),
             latitude=tuple(float(value) for value in analysis["latitude"].values),
             longitude=tuple(float(value) for value in analysis["longitude"].values),
             history=history,
-            step_hours=int(time_step(analysis) / np.timedelta64(1, "h")),
+            step_hours=step_hours or interval_hours,
             forcings=tuple(forcings),
+            interval_hours=interval_hours,
         )
 
     @property
     def step(self) -> np.timedelta64:
-        """Time between two states."""
+        """Time from input to output."""
         return np.timedelta64(self.step_hours, "h")
 
     @property
     def phases_per_day(self) -> int:
-        """Different hours of day that its states fall on; 1 where a day is no multiple of the step."""
-        return 24 // self.step_hours if 24 % self.step_hours == 0 else 1
+        """Different hours of day that its states fall on; 1 where a day is no multiple of their interval."""
+        return 24 // self.interval_hours if 24 % self.interval_hours == 0 else 1
 
     def phase_of_day(self, time: np.ndarray) -> np.ndarray:
         """Which of them each time (datetime64) falls on."""
-        return hour_of_day(time) // self.step_hours % self.phases_per_day
+        return hour_of_day(time) // self.interval_hours % self.phases_per_day
 
     @property
     def grid_shape(self) -> tuple[int, int]:
@@ -117,10 +135,10 @@ class Requirements:
         self._check_axis("latitude", self.latitude, analysis)
         self._check_axis("longitude", self.longitude, analysis)
         times = analysis["time"].values
-        if len(times) > 1 and times[1] - times[0] != self.step:
-            have = (times[1] - times[0]) / np.timedelta64(1, "h")
+        have = (times[1] - times[0]) / np.timedelta64(1, "h") if len(times) > 1 else self.interval_hours
+        if have != self.interval_hours:
             raise ValueError(
-                f"time step differs: the model steps {self.step_hours} h; the store has {have:g} h. "
+                f"time step differs: the model's states are {self.interval_hours} h apart; the store's {have:g} h. "
                 "Rebuild it with the model's step."
             )
 

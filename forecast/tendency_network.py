@@ -7,6 +7,7 @@ no more than how it comes from normalised fields to a normalised tendency.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Self
@@ -260,12 +261,13 @@ class TendencyNetwork(nn.Module):
         """Weigh the anomalies of the forecast and of its initial state, see `forecast.calibration`.
 
         Anomalies are from the mean of the hour of day. What is carried on to the next step is `fields`, not this. At lead
-        time 0 there is nothing to weigh.
+        time 0 there is nothing to weigh, and between two steps the weights lie between theirs.
         """
         if not self.is_calibrated or lead_hours <= 0:
             return fields
-        step = min(round(lead_hours / self.requirements.step_hours), self.config.calibrated_steps)
-        of_forecast, of_initial = self.calibration[step - 1, ..., None]
+        step = min(max(lead_hours / self.requirements.step_hours, 1), self.config.calibrated_steps)
+        before, after = self.calibration[math.floor(step) - 1], self.calibration[math.ceil(step) - 1]
+        of_forecast, of_initial = torch.lerp(before, after, step % 1)[..., None]
         usual = self.usual_state(initial_time + np.timedelta64(lead_hours, "h"))
         return usual + of_forecast * (fields - usual) + of_initial * (initial - self.usual_state(initial_time))
 

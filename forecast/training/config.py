@@ -81,6 +81,10 @@ class TrainingConfig:
     network, network_settings
         Another network of the weather to train in place of `PuYun`, by the name under which
         `forecast.checkpoint.register_network` knows it, and its settings; PuYun's are `model`.
+    step_hours
+        How far the network goes in one step [h], a multiple of the stores' step: at 12 h on stores of every 6 h it makes states
+        every 6 h, each from those 12 and 24 h before, so that a day is two steps; 0 for the stores' own. A stage of shorter
+        steps makes the first states (`forecast.cascade`).
     simulator
         A wave simulator to train in place of the weather's network (`model`); sources are wave stores then.
     static
@@ -150,6 +154,7 @@ class TrainingConfig:
     channels: list[str] = field(default_factory=lambda: ["mean_sea_level_pressure", "vorticity_850"])
     forcings: list[str] = field(default_factory=lambda: ["cos_zenith"])
     history: int = 2
+    step_hours: int = 0
     model: PuYunConfig = field(default_factory=PuYunConfig)
     network: str = "PuYun"
     network_settings: dict[str, Any] = field(default_factory=dict)
@@ -217,6 +222,10 @@ class TrainingConfig:
                 f"{self.lead_until_steps} {'with' if self.simulator else 'without'} simulator."
             )
         _check_samples("validation_samples", self.validation_samples)
+        if self.step_hours < 0 or (self.step_hours and self.simulator):
+            raise ValueError(
+                f"step_hours must be a number of hours, 0 for the stores' own step, and 0 for waves; got {self.step_hours}."
+            )
         if self.save_every < 0:
             raise ValueError(f"save_every must be at least 1 step, or 0 to save no state; got {self.save_every}.")
         if self.parallel not in PARALLEL:

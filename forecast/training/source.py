@@ -56,14 +56,14 @@ class Streamed:
 class Source(Streamed):
     """States of one store: fresh windows in a shuffled, prefetched stream, and any state by its position."""
 
-    def __init__(self, config: SourceConfig, channels: Sequence[str]) -> None:
+    def __init__(self, config: SourceConfig, channels: Sequence[str], step_hours: int = 0) -> None:
         self.channels = list(channels)
         self.store = config.store
         self.dataset, self.reader = open_reader(config.store, [Channel.parse(name) for name in channels])
         self.shape = (len(self.channels), self.dataset.sizes["latitude"], self.dataset.sizes["longitude"])
         self.share = config.share
+        self.step_hours = step_hours
         self._choose(config)
-        self.step = time_step(self.analysis)
         self.last_lead = config.lead_until_hours // int(self.step / np.timedelta64(1, "h")) or None
         stored = self.dataset.sizes["time"]
         if stored * int(np.prod(self.shape)) * 4 <= MEMORY_LIMIT:
@@ -84,13 +84,28 @@ class Source(Streamed):
             chosen = time_slice(config.held_out_start, config.held_out_end, ("held_out_start", "held_out_end"), ValueError)
             held_out = self.analysis.indexes["time"].slice_indexer(chosen.start, chosen.stop)
             positions = np.delete(positions, held_out)
-        self.positions, self.times = positions, times[positions]
-        if len(self.times) < MINIMUM_STATES:
+        if len(positions) < MINIMUM_STATES:
             raise ValueError(
-                f"span {config.start or 'start'}..{config.end or 'end'} holds {len(self.times)} states of {config.store}, "
+                f"span {config.start or 'start'}..{config.end or 'end'} holds {len(positions)} states of {config.store}, "
                 f"which runs from {times[0]} to {times[-1]}; at least {MINIMUM_STATES} are needed. Widen start and end."
             )
         self.learned = self.dataset.isel(time=positions)
+        self._set_step()
+        # The state after next may be the one that a step leads to: neighbours here are a step apart, not those of the store.
+        phase = (times[positions] - times[positions[0]]) // self.interval % self.stride
+        self.positions = positions[np.argsort(phase, kind="stable")]
+        self.times = times[self.positions]
+        self._in_time = np.argsort(self.times, kind="stable")
+
+    def _set_step(self) -> None:
+        self.interval = time_step(self.analysis)
+        self.step = np.timedelta64(self.step_hours, "h") if self.step_hours else self.interval
+        self.stride = int(self.step // self.interval)
+        if self.step % self.interval:
+            raise ValueError(
+                f"step_hours must be a multiple of the store's, {self.interval / np.timedelta64(1, 'h'):g} h in {self.store}; "
+                f"got {self.step_hours}. Give another, or 0 for the store's own."
+            )
 
     def spanning(self, start: str = "", end: str = "") -> Source:
         """The same store over another span, all of it by default, nothing held out; what is in memory is shared."""
@@ -115,9 +130,10 @@ class Source(Streamed):
         """Begin to draw windows that have `steps_behind` states after them, each on one copy of the network only."""
         self.steps_behind = steps_behind
         self.stream = WindowStream(
-            self.learned.isel(time=slice(None, len(self) - steps_behind + 1)),
+            self.learned.isel(time=slice(None, len(self) - (steps_behind - 1) * self.stride)),
             self.channels,
             history=history,
+            step_hours=float(self.step / np.timedelta64(1, "h")),
             batch_size=1,
             seed=seed,
             rank=place.copy,
@@ -129,7 +145,7 @@ class Source(Streamed):
         stream = self._opened()
         while True:
             window = next(stream)
-            index = int(np.searchsorted(self.times, window.time[0, stream.history - 1]))
+            index = int(self._in_time[np.searchsorted(self.times, window.time[0, stream.history - 1], sorter=self._in_time)])
             if self.connected(index, self.steps_behind):
                 return self._matched(window.fields[0, : stream.history].clone()), index
 
@@ -143,7 +159,13 @@ class Source(Streamed):
 
     def connected(self, index: int, ahead: int) -> bool:
         """Whether the state `ahead` steps after `index` is there, with no gap between."""
-        return index + ahead < len(self) and self.times[index + ahead] - self.times[index] == ahead * self.step
+        return bool(self.all_connected(np.array([index]), ahead)[0])
+
+    def all_connected(self, index: np.ndarray, ahead: int) -> np.ndarray:
+        """`connected` for many states at once."""
+        there = index + ahead < len(self)
+        later = np.where(there, index + ahead, index)
+        return there & (self.times[later] - self.times[index] == ahead * self.step)
 
     def _matched(self, fields: Tensor) -> Tensor:
         return fields * self.scale + self.shift

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+import xarray as xr
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -85,9 +86,13 @@ class Weather:
 
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
-        self.sources: Sequence[Source] = [Source(source, config.channels) for source in config.sources.values()]
+        self.sources: Sequence[Source] = [
+            Source(source, config.channels, config.step_hours) for source in config.sources.values()
+        ]
         first = self.sources[0].analysis
-        self.requirements = Requirements.of(first, config.channels, history=config.history, forcings=config.forcings)
+        self.requirements = Requirements.of(
+            first, config.channels, history=config.history, forcings=config.forcings, step_hours=config.step_hours
+        )
         step = self.requirements.step_hours
         self.first_lead = config.earlier_until_hours[-1] // step if config.earlier_until_hours else 0
         self.last_lead = config.lead_until_hours // step
@@ -100,7 +105,7 @@ class Weather:
     def build_model(self) -> TendencyNetwork:
         """PuYun, or the network that is named; calibrated if that is asked for."""
         config = self.config
-        statistics = compute_statistics(self.sources[0].analysis)
+        statistics = _statistics(self.sources[0])
         for source, of_source in zip(self.sources[1:], list(config.sources.values())[1:], strict=True):
             if of_source.match_statistics:
                 source.match(compute_statistics(source.analysis), statistics)
@@ -115,7 +120,7 @@ class Weather:
             model.daily_cycle.copy_(self._daily_cycle())
         if config.calibration_from:
             parts = load_moments(config.calibration_from, self.last_lead)
-            model.calibration.copy_(combine(parts, self.requirements.latitude))
+            model.calibration.copy_(combine(parts, self.requirements.latitude, self.requirements.step_hours))
         return model
 
     def _daily_cycle(self) -> Float[Tensor, "phase channel lat lon"]:
@@ -165,6 +170,17 @@ class Weather:
             "mean": model.get_buffer("mean").flatten().tolist(),
             "tendency": model.get_buffer("tendency").flatten().tolist(),
         }
+
+
+def _statistics(source: Source) -> xr.Dataset:
+    """Those of the source's span; the tendency is that over a step of the network, which may be several of the store's."""
+    statistics = compute_statistics(source.analysis)
+    if source.stride > 1:
+        name = "tendency_standard_deviation"
+        phases = [source.analysis.isel(time=slice(first, None, source.stride)) for first in range(source.stride)]
+        squares = sum(compute_statistics(phase)[name] ** 2 for phase in phases)
+        statistics[name] = (squares / source.stride) ** 0.5
+    return statistics
 
 
 def _network(name: str) -> type[TendencyNetwork]:

@@ -80,6 +80,12 @@ class Trainer:
         in_bfloat16 = computes_in_bfloat16(config.precision, self.device)
         self.stepper = Stepper(self.subject, self.device, in_bfloat16)
         self.earlier = [load_checkpoint(Path(path), self.device) for path in config.earlier_stages]
+        for path, stage in zip(config.earlier_stages, self.earlier, strict=True):
+            if stage.requirements.step_hours != self.requirements.step_hours:
+                raise ValueError(
+                    f"earlier_stages must step as far as this stage, {self.requirements.step_hours} h; {path} steps "
+                    f"{stage.requirements.step_hours} h. Set step_hours to that, or name other stages."
+                )
         self.first_lead, self.last_lead = self.subject.first_lead, self.subject.last_lead
         if config.masked and self.last_lead > self.first_lead + config.unroll:
             raise ValueError(

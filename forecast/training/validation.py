@@ -100,13 +100,21 @@ class Validation:
         self.config, self.stepper, self.whole = config, stepper, whole
         self.earlier, self.average, self.place = earlier, average, place
         self.requirements = average.requirements
-        self.last_lead = config.lead_until_hours // self.requirements.step_hours
-        self.first_lead = config.earlier_until_hours[-1] // self.requirements.step_hours if config.earlier_until_hours else 0
+        step = self.requirements.step_hours
+        self.leads = [
+            hours // step for hours in config.validation_leads if hours <= config.lead_until_hours and hours % step == 0
+        ]
+        if config.validation_start and not self.leads:
+            raise ValueError(
+                f"validation_leads must hold a lead time that the stage makes, in steps of {step} h to "
+                f"{config.lead_until_hours} h; got {config.validation_leads}."
+            )
+        self.last_lead = config.lead_until_hours // step
+        self.first_lead = config.earlier_until_hours[-1] // step if config.earlier_until_hours else 0
 
     def scores(self) -> dict[str, float]:
         """RMSE by channel and lead time."""
-        hours = [hours for hours in self.config.validation_leads if hours <= self.config.lead_until_hours]
-        leads = [one // self.requirements.step_hours for one in hours]
+        leads = self.leads
         count, channels = torch.zeros(max(leads) + 1, dtype=torch.float64), len(self.config.channels)
         squares = torch.zeros(max(leads) + 1, channels, dtype=torch.float64)
         for batch in self.forecasts(max(leads)):
@@ -146,22 +154,23 @@ class Validation:
         config = self.config
         settings = next(iter(config.sources.values()))
         whole = self.whole
-        first = int(np.searchsorted(whole.times, first_moment(config.validation_start, "validation_start", ValueError)))
-        last = int(np.searchsorted(whole.times, last_moment(config.validation_end, "validation_end", ValueError)))
-        earliest = first - deepest
+        first = first_moment(config.validation_start, "validation_start", ValueError)
+        last = last_moment(config.validation_end, "validation_end", ValueError)
+        earliest = first - deepest * whole.step
         if settings.held_out_start:
-            earliest = max(
-                earliest, int(np.searchsorted(whole.times, first_moment(settings.held_out_start, "held_out_start", ValueError)))
-            )
-        starts = np.arange(max(config.history - 1, earliest), last - 1)[self.place.rank :: self.place.ranks]
+            earliest = max(earliest, first_moment(settings.held_out_start, "held_out_start", ValueError))
+        oldest = np.arange(len(whole) - config.history + 1)
+        starts = oldest[whole.all_connected(oldest, config.history - 1)] + config.history - 1
+        starts = starts[(whole.times[starts] >= earliest) & (whole.times[starts] + whole.step <= last)]
+        starts = starts[self.place.rank :: self.place.ranks]
         history = np.arange(1 - config.history, 1)
         frames = whole.states((starts[:, None] + history).flatten()).unflatten(0, (len(starts), config.history))
         initial = frames[:, -1]
         for lead in range(deepest):
-            keep = starts + lead + 1 < last
+            keep = whole.all_connected(starts, lead + 1) & (whole.times[starts] + (lead + 1) * whole.step <= last)
             starts, frames, initial = starts[keep], frames[keep], initial[keep]
             frames = self._advance(frames, whole, starts + lead, lead)
-            inside = starts + lead + 1 >= first
+            inside = whole.times[starts + lead + 1] >= first
             truth = whole.states(starts[inside] + lead + 1)
             yield Forecasts(lead + 1, whole.times[starts[inside]], initial[inside], frames[inside, -1], truth)
 

@@ -55,6 +55,17 @@ def test_parts_that_agree_are_hardly_shrunk_and_parts_that_do_not_are() -> None:
     assert (shrinkage([part(0.6, 0.0, seed=0)], LATITUDE) == 1).all()
 
 
+def test_lead_times_of_two_days_share_one_shrinkage_however_long_the_steps_are() -> None:
+    far = [torch.zeros(9, 5, 2, 13) for _ in range(2)]
+    for place, own in enumerate(far):
+        own[:3] = part(0.6, 0.0, seed=place)
+        own[3:] = part(0.6 if place else -0.6, 0.0, seed=place)
+    of_short, of_long = (shrinkage(far, LATITUDE, hours) for hours in (6, 24))
+    assert (of_long[0] > 0.9).all()  # its neighbour a day on agrees
+    assert (of_short[0] < 0.9).all()  # that too, and two more do not
+    assert (of_short[0] > 0).all()
+
+
 def test_combined_weights_are_those_of_all_parts_shrunk() -> None:
     parts = [part(0.6, 0.0, seed=0), part(0.2, 0.0, seed=1)]
     weights = combine(parts, LATITUDE)

@@ -46,6 +46,21 @@ def test_three_stages_of_any_length_and_the_steps_to_a_lead_time():
     assert [step.stage for step in Cascade.of(extrapolation(ANALYSIS), 3).schedule] == [0, 0, 0]
 
 
+def test_a_stage_of_long_steps_makes_the_states_between_them_from_those_of_the_stage_before():
+    cascade = Cascade([stage(6), stage(24, step_hours=12, interval_hours=6)])
+    assert [(step.lead_hours, step.inputs) for step in cascade.schedule] == [
+        (6, (-6, 0)), (12, (-12, 0)), (18, (-6, 6)), (24, (0, 12)),
+    ]  # fmt: skip
+    assert cascade.analysis_leads() == (-12, -6, 0)
+
+
+def test_alone_a_stage_of_long_steps_makes_what_comes_from_the_newest_analysis():
+    alone = extrapolation(ANALYSIS, step_hours=12, interval_hours=6)
+    assert [step.lead_hours for step in Cascade.of(alone, 3).schedule] == [12, 24, 36]
+    with pytest.raises(ForecastError, match=r"stage 0 \(slow\) must end at a lead time that it makes; it makes none of 30 h"):
+        Cascade([Stage(30, alone, "slow")])
+
+
 def test_lead_beyond_the_cascade_is_refused():
     with pytest.raises(ForecastError, match="lead must be at most 12 h, where the cascade ends; got 24 h"):
         Cascade([stage(12)]).steps_until(24)

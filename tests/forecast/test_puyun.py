@@ -277,6 +277,19 @@ def test_variable_that_nobody_knows_is_a_scalar() -> None:
     assert signs[:2].tolist() == [1.0, -1.0]
 
 
+def test_calibration_between_two_steps_lies_between_theirs() -> None:
+    need = replace(make_requirements(), step_hours=12, interval_hours=6)
+    model = make_puyun(need, calibrated_steps=2)
+    model.calibration.copy_(torch.tensor([[0.9, 0.0], [0.5, 0.2]])[:, :, None, None].expand_as(model.calibration))
+    fields, initial = torch.randn(2, len(TIME), len(need.channels), *need.grid_shape)
+    shown = {hours: model.calibrated(fields, initial, TIME, hours) for hours in (6, 12, 18, 24, 36)}
+    torch.testing.assert_close(shown[18], (shown[12] + shown[24]) / 2)
+    torch.testing.assert_close(shown[6], shown[12], rtol=0, atol=0)
+    torch.testing.assert_close(shown[36], shown[24], rtol=0, atol=0)
+    usual = model.usual_state(TIME)  # the same at every hour here
+    torch.testing.assert_close(shown[24], usual + 0.5 * (fields - usual) + 0.2 * (initial - usual))
+
+
 def test_calibration_leaves_the_analysis_alone() -> None:
     """Weights are kept by step from 1; place -1 of the list is the last step's."""
     model = make_puyun(calibrated_steps=3)

@@ -27,7 +27,7 @@ def test_grid_between_the_poles_has_none() -> None:
     (lambda a: a.sel(level=[500]), r"level 850 hPa is missing for temperature.*the store has levels \[500\].*levels="),
     (lambda a: a.isel(longitude=slice(0, 11)), "longitude differs: the model was trained on 12 points.*11 points.*Regrid"),
     (lambda a: a.assign_coords(latitude=a.latitude * 0.99), "latitude differs: .*90 to -90.*89.1 to -89.1"),
-    (lambda a: a.isel(time=slice(None, None, 2)), "time step differs: the model steps 6 h; the store has 12 h"),
+    (lambda a: a.isel(time=slice(None, None, 2)), "time step differs: the model's states are 6 h apart; the store's 12 h"),
 ])  # fmt: skip
 def test_store_that_does_not_fit_is_refused(change, message: str) -> None:
     analysis = make_analysis()
@@ -38,6 +38,8 @@ def test_store_that_does_not_fit_is_refused(change, message: str) -> None:
 @pytest.mark.parametrize(("settings", "message"), [
     ({"history": 0}, "history must be at least 1"),
     ({"step_hours": 0}, "step_hours must be at least 1"),
+    ({"interval_hours": 4}, "step_hours must be a multiple of interval_hours; got 6 and 4"),
+    ({"interval_hours": -6}, "step_hours must be a multiple of interval_hours; got 6 and -6"),
     ({"latitude": (-90.0, 0.0, 90.0)}, "latitude must run from north to south"),
     ({"longitude": (180.0, 0.0)}, "longitude must increase"),
 ])  # fmt: skip

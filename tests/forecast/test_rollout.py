@@ -194,6 +194,22 @@ def test_a_stage_may_step_further_than_the_analysis():
     assert [state.lead_hours for state in states] == [12, 24]
 
 
+def test_a_stage_of_long_steps_carries_on_the_states_a_step_before():
+    """Hand over at 6 h: that at 18 h comes from 6 h and the analysis of 6 h before, that at 24 h from 12 h and the analysis."""
+    short, long = extrapolation(ANALYSIS, gain=0.5), extrapolation(ANALYSIS, gain=-0.25, step_hours=12, interval_hours=6)
+    states = list(rollout(Cascade([Stage(6, short), Stage(24, long)]), ANALYSIS, TIMES, 4, "cpu", calibrated=False))
+    assert [(state.lead_hours, state.stage) for state in states] == [(6, 0), (12, 1), (18, 1), (24, 1)]
+    made = {
+        hours: torch.from_numpy(read_states(ANALYSIS, CHANNELS, TIMES + np.timedelta64(hours, "h"))) for hours in (-12, -6, 0)
+    }
+    made |= {state.lead_hours: state.fields for state in states}
+    for hours in (12, 18, 24):
+        before = hours - 12
+        inputs = long.inputs_at(TIMES + np.timedelta64(before, "h"), np.full(len(TIMES), before))
+        wanted = long(torch.stack([made[before - 12], made[before]], dim=1), *inputs)
+        torch.testing.assert_close(made[hours], wanted, rtol=0, atol=0)
+
+
 def test_forecast_that_leaves_the_finite_numbers_stops_with_its_lead_time():
     with pytest.raises(ForecastError, match=r"temperature_500 is not finite in 84 of 84 cells, 6 h after 2021-02-27T12"):
         next(rollout(extrapolation(ANALYSIS, gain=float("inf")), ANALYSIS, TIMES, 3, "cpu"))

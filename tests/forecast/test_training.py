@@ -6,12 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
+from data_pipelines.area import cell_area_weights
 from data_pipelines.statistics import compute_statistics
 from data_pipelines.store import ACCEPTED, open_analysis
 from forecast.calibration import combine, load_moments
 from forecast.checkpoint import load_checkpoint, read_description
 from forecast.puyun import PuYun
+from forecast.rollout import rollout
+from forecast.stages import load_cascade
 from forecast.training import SourceConfig, Trainer
 from forecast.training.objective import Ahead, LeadBalance
 from forecast.training.source import Source
@@ -84,6 +88,48 @@ def test_later_stage_starts_from_states_of_the_earlier_one(tmp_path: Path, wave:
     for _ in range(4):
         trainer.train_step()
     assert all(2 <= lead < 4 for *_, lead in trainer.buffer.slots)
+
+
+def test_steps_may_be_longer_than_the_stores(tmp_path: Path, wave: str) -> None:
+    """Every state is learned from and validated on, each with those a step before and after it."""
+    trainer = Trainer(config_for(tmp_path, wave, step_hours=12, lead_until_hours=24, validation_leads=[6, 12, 24]))
+    need, source = trainer.requirements, trainer.sources[0]
+    assert (need.step_hours, need.interval_hours, need.phases_per_day) == (12, 6, 4)
+    seen = set()
+    for _ in range(80):
+        draw = trainer.buffer.draw(2)
+        for index, lead, frames in zip(draw.index, draw.lead, draw.frames, strict=True):
+            around = source.times[[index - 1, index, index + 1]]
+            assert (np.diff(around) == np.timedelta64(12, "h")).all()
+            if lead == 0:
+                torch.testing.assert_close(frames, source.states([index - 1, index]), rtol=0, atol=0)
+                seen.add(int(around[1].astype("datetime64[h]").astype(int) % 24))
+        trainer.buffer.put_back(draw, draw.frames)
+    assert seen == {0, 6, 12, 18}
+
+    analysis = open_analysis(wave)
+    area = xr.DataArray(cell_area_weights(analysis.latitude.values), dims="latitude")
+    over_two = [analysis["mean_sea_level_pressure"][first:40:2].diff("time").weighted(area).std() for first in (0, 1)]
+    assert float(trainer.model.tendency[1]) == pytest.approx(np.sqrt(np.mean(np.square(over_two))), rel=1e-4)
+
+    inside = analysis.sel(time=slice("2021-03-10", "2021-03-12"))
+    got = trainer.validate()
+    assert set(got) == {f"{name} {hours} h" for name in CHANNELS for hours in (12, 24)}
+    for hours in (12, 24):  # an untrained network repeats its last frame
+        error = (inside - analysis.shift(time=hours // 6).sel(time=inside.time))["mean_sea_level_pressure"] ** 2
+        wanted = float(error.weighted(area).mean()) ** 0.5
+        assert got[f"mean_sea_level_pressure {hours} h"] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_network_of_long_steps_is_trained_calibrated_and_run_behind_one_of_short_ones(tmp_path: Path, wave: str) -> None:
+    settings: dict = {"step_hours": 12, "lead_until_hours": 24, "validation_leads": [12, 24], "calibrate": True}
+    long = Trainer(config_for(tmp_path, wave, steps=2, **settings)).run()
+    short = Trainer(config_for(tmp_path / "short", wave, steps=2)).run()
+    cascade, _ = load_cascade([f"6h:{short}", f"24h:{long}"], 24)
+    times = np.array(["2021-03-10T00"], "datetime64[ns]")
+    states = list(rollout(cascade, open_analysis(wave), times, 4, "cpu"))
+    assert [(state.lead_hours, state.stage) for state in states] == [(6, 0), (12, 1), (18, 1), (24, 1)]
+    assert all(torch.isfinite(state.fields).all() for state in states)
 
 
 def test_held_out_days_are_not_learned_from_but_count_in_the_statistics(tmp_path: Path, wave: str) -> None:

@@ -63,15 +63,18 @@ class Extrapolation(nn.Module):
 
 
 def requirements_of(
-    analysis: xr.Dataset, *, step_hours: int = 6, history: int = 2, channels: tuple[str, ...] = CHANNELS
+    analysis: xr.Dataset,
+    *,
+    step_hours: int = 6,
+    history: int = 2,
+    channels: tuple[str, ...] = CHANNELS,
+    interval_hours: int = 0,
 ) -> Requirements:
     """Requirements of a model of an analysis of `tests.helpers.analyses`."""
     latitude, longitude = (tuple(float(value) for value in analysis[axis].values) for axis in ("latitude", "longitude"))
-    return Requirements(channels, latitude, longitude, history, step_hours)
+    return Requirements(channels, latitude, longitude, history, step_hours, interval_hours=interval_hours)
 
 
-def extrapolation(
-    analysis: xr.Dataset, *, gain: float = 0.5, step_hours: int = 6, history: int = 2, channels: tuple[str, ...] = CHANNELS
-) -> Extrapolation:
-    """The forecaster for such an analysis."""
-    return Extrapolation(requirements_of(analysis, step_hours=step_hours, history=history, channels=channels), gain)
+def extrapolation(analysis: xr.Dataset, *, gain: float = 0.5, **settings: Any) -> Extrapolation:
+    """The forecaster for such an analysis; settings are those of `requirements_of`."""
+    return Extrapolation(requirements_of(analysis, **settings), gain)
