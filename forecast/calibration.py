@@ -57,7 +57,7 @@ def fit_weights(moments: Moments, latitude: Sequence[float]) -> Weights:
     return torch.stack([of_forecast.where(known, 1.0), of_initial.where(known, 0.0)], dim=1).clamp(0, 1)
 
 
-def shrinkage(parts: Sequence[Moments], latitude: Sequence[float], step_hours: int = 6) -> Float[Tensor, "step channel"]:
+def shrinkage(parts: Sequence[Moments], latitude: Sequence[float], step_hours: int) -> Float[Tensor, "step channel"]:
     """Factor in [0, 1] that weights fitted on all parts but one want on that one, by lead time and channel; 1 for one part."""
     steps, _, channels, _ = parts[0].shape
     gain, square = torch.zeros(2, steps, channels)
@@ -76,10 +76,18 @@ def shrinkage(parts: Sequence[Moments], latitude: Sequence[float], step_hours: i
     return (gain / square).where(known, 1.0).clamp(0, 1)
 
 
-def combine(parts: Sequence[Moments], latitude: Sequence[float], step_hours: int = 6) -> Weights:
+def combine(parts: Sequence[Moments], latitude: Sequence[float], step_hours: int) -> Weights:
     """Weights from the moments of all parts, shrunk as far as the parts disagree."""
     weights = fit_weights(torch.stack(list(parts)).mean(dim=0), latitude)
     return weights * shrinkage(parts, latitude, step_hours)[:, None, :, None]
+
+
+def from_step(weights: Weights, first: int) -> Weights:
+    """Weights of a stage that begins after `first` steps: before its first step they are those of its first step.
+
+    Nothing was fitted there, and half a step after the hand-over what is shown lies between the two.
+    """
+    return torch.cat([weights[first : first + 1].expand(first, *weights.shape[1:]), weights[first:]])
 
 
 def save_moments(folder: Path, moments: Moments) -> None:

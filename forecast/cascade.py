@@ -44,8 +44,8 @@ class Cascade:
     Raises
     ------
     ForecastError
-        If there is no stage, the ends do not ascend, a stage's range is no multiple of its step, channels or grids
-        differ, or a stage needs a state that no earlier stage makes.
+        If there is no stage, the ends do not ascend, a stage's range is no multiple of its interval, channels or grids
+        differ, a stage needs a state that no earlier stage makes, or it does not make the state that it ends at.
     """
 
     def __init__(self, stages: Sequence[Stage]) -> None:
@@ -83,7 +83,7 @@ class Cascade:
         if lead_hours > self.until_hours:
             raise ForecastError(
                 f"lead must be at most {self.until_hours} h, where the cascade ends; got {lead_hours} h. Give a cascade with a "
-                "later stage, as in cascade=5d:short,15d:medium."
+                "later stage, as in cascade=6h:first,5d:short,15d:medium."
             )
         leads = [step.lead_hours for step in self.schedule]
         if lead_hours not in leads:
@@ -116,9 +116,9 @@ class Cascade:
                 made.add(lead)
             if stage.until_hours not in made:
                 raise ForecastError(
-                    f"stage {number} ({_name(stage)}) must end at a lead time that it makes; it makes none of "
-                    f"{stage.until_hours} h, in steps of {need.step_hours} h from what is there. End it elsewhere, or put a "
-                    "stage with shorter steps before it."
+                    f"stage {number} ({_name(stage)}) must end at a lead time that it makes; in steps of {need.step_hours} h "
+                    f"from what is there it makes no state at {stage.until_hours} h. End it elsewhere, or put a stage with "
+                    "shorter steps before it."
                 )
             begin = stage.until_hours
         return tuple(steps)
@@ -133,8 +133,8 @@ def _check_range(number: int, stage: Stage, begin: int) -> None:
         )
     if (stage.until_hours - begin) % interval:
         raise ForecastError(
-            f"stage {number} ({_name(stage)}) must cover a multiple of its step of {interval} h; got {begin} to "
-            f"{stage.until_hours} h."
+            f"stage {number} ({_name(stage)}) makes a state every {interval} h and must cover a multiple of that; got {begin} "
+            f"to {stage.until_hours} h."
         )
 
 

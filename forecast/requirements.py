@@ -34,7 +34,8 @@ class Requirements:
         Names of the computed fields (`data_pipelines.forcings.FORCINGS`) at the target time.
     interval_hours
         Time between the states that it makes [h], where it is shorter than a step: with steps of 12 h and an interval of 6 h
-        the state at 18 h comes from the one at 6 h, that at 24 h from the one at 12 h. 0 for `step_hours`.
+        the state at 18 h comes from the one at 6 h, that at 24 h from the one at 12 h. 0 for `step_hours`, kept as that: who
+        replaces one replaces both.
     """
 
     channels: tuple[str, ...]
@@ -139,7 +140,7 @@ class Requirements:
         if have != self.interval_hours:
             raise ValueError(
                 f"time step differs: the model's states are {self.interval_hours} h apart; the store's {have:g} h. "
-                "Rebuild it with the model's step."
+                f"Rebuild it with every={self.interval_hours}h."
             )
 
     @staticmethod

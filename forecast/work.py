@@ -144,18 +144,19 @@ class Work:
                     "ensemble.members needs a first stage that reads 2 or more states: their change scales perturbations. Or "
                     "give ensemble.start=none."
                 )
-            for times in self._starts(variant, run):
-                check_initial_times(cascade, self.analysis, times, run.steps)
+            for times, begun, steps in self._starts(variant, run):
+                check_initial_times(begun, self.analysis, times, steps)
             runs.append(run)
         return runs
 
-    def _starts(self, variant: Variant, run: Run) -> list[np.ndarray]:
-        """The times that forecasts of a variant start from, those of the breeding included, in order."""
+    def _starts(self, variant: Variant, run: Run) -> list[tuple[np.ndarray, Cascade, int]]:
+        """Times, cascade and steps of all that is made for a variant: of the breeding first, then of its forecasts."""
         times = self.config.initial_times - np.timedelta64(variant.earlier_hours, "h")
         if not (self.config.ensemble.perturbs and self.config.ensemble.start == "bred"):
-            return [times]
-        step = run.cascade.stages[0].model.requirements.step
-        return [times - back * step for back in range(self.config.ensemble.breeding_steps, -1, -1)]
+            return [(times, run.cascade, run.steps)]
+        first = run.cascade.stages[0].model
+        before = [times - back * first.requirements.step for back in range(self.config.ensemble.breeding_steps, 0, -1)]
+        return [*((start, Cascade.of(first, 1), 1) for start in before), (times, run.cascade, run.steps)]
 
     @property
     def steps(self) -> int:
@@ -168,8 +169,8 @@ class Work:
         leads = [
             times + np.timedelta64(lead, "h")
             for variant, runs in self.runs.items()
-            for times in self._starts(variant, runs[place])
-            for lead in runs[place].cascade.analysis_leads(runs[place].steps)
+            for times, cascade, steps in self._starts(variant, runs[place])
+            for lead in cascade.analysis_leads(steps)
         ]
         described = output.attributes(self.analysis, np.unique(np.concatenate(leads)))
         return {**described, "precision": self._precision, **self._last_bits(), **self.config.ensemble.describe()}

@@ -62,9 +62,15 @@ class Source(Streamed):
         self.dataset, self.reader = open_reader(config.store, [Channel.parse(name) for name in channels])
         self.shape = (len(self.channels), self.dataset.sizes["latitude"], self.dataset.sizes["longitude"])
         self.share = config.share
-        self.step_hours = step_hours
+        self.step = np.timedelta64(step_hours, "h") if step_hours else None  # that of the span, once it is chosen
         self._choose(config)
-        self.last_lead = config.lead_until_hours // int(self.step / np.timedelta64(1, "h")) or None
+        hours = int(self.step / np.timedelta64(1, "h"))
+        if config.lead_until_hours % hours:
+            raise ValueError(
+                f"lead_until_hours of {config.store} must be a multiple of the step of {hours} h, or 0 for the stage's; got "
+                f"{config.lead_until_hours}."
+            )
+        self.last_lead = config.lead_until_hours // hours or None
         stored = self.dataset.sizes["time"]
         if stored * int(np.prod(self.shape)) * 4 <= MEMORY_LIMIT:
             self.reader = InMemory(self.reader, stored, self.shape, threads=READING_THREADS)
@@ -90,22 +96,19 @@ class Source(Streamed):
                 f"which runs from {times[0]} to {times[-1]}; at least {MINIMUM_STATES} are needed. Widen start and end."
             )
         self.learned = self.dataset.isel(time=positions)
-        self._set_step()
-        # The state after next may be the one that a step leads to: neighbours here are a step apart, not those of the store.
-        phase = (times[positions] - times[positions[0]]) // self.interval % self.stride
+        interval = time_step(self.analysis)
+        self.step = interval if self.step is None else self.step
+        if self.step % interval:
+            hour = np.timedelta64(1, "h")
+            raise ValueError(
+                f"step_hours must be a multiple of the step of {self.store}, {interval / hour:g} h; got {self.step / hour:g}. "
+                "Give another, or 0 for the store's own."
+            )
+        self.stride = int(self.step // interval)
+        # Sorted by phase, so that the next position is one step ahead, however many steps of the store that is.
+        phase = (times[positions] - times[positions[0]]) // interval % self.stride
         self.positions = positions[np.argsort(phase, kind="stable")]
         self.times = times[self.positions]
-        self._in_time = np.argsort(self.times, kind="stable")
-
-    def _set_step(self) -> None:
-        self.interval = time_step(self.analysis)
-        self.step = np.timedelta64(self.step_hours, "h") if self.step_hours else self.interval
-        self.stride = int(self.step // self.interval)
-        if self.step % self.interval:
-            raise ValueError(
-                f"step_hours must be a multiple of the store's, {self.interval / np.timedelta64(1, 'h'):g} h in {self.store}; "
-                f"got {self.step_hours}. Give another, or 0 for the store's own."
-            )
 
     def spanning(self, start: str = "", end: str = "") -> Source:
         """The same store over another span, all of it by default, nothing held out; what is in memory is shared."""
@@ -145,7 +148,7 @@ class Source(Streamed):
         stream = self._opened()
         while True:
             window = next(stream)
-            index = int(self._in_time[np.searchsorted(self.times, window.time[0, stream.history - 1], sorter=self._in_time)])
+            index = int(np.flatnonzero(self.times == window.time[0, stream.history - 1])[0])
             if self.connected(index, self.steps_behind):
                 return self._matched(window.fields[0, : stream.history].clone()), index
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from data_pipelines.daily_cycle import mean_by_group
 from data_pipelines.statistics import compute_statistics
 from data_pipelines.store import data_hash
-from forecast.calibration import combine, load_moments
+from forecast.calibration import combine, from_step, load_moments
 from forecast.checkpoint import find_network, load_checkpoint
 from forecast.losses import ALL_ROWS, WeightedError, channel_weights
 from forecast.puyun import PuYun
@@ -94,6 +94,10 @@ class Weather:
             first, config.channels, history=config.history, forcings=config.forcings, step_hours=config.step_hours
         )
         step = self.requirements.step_hours
+        if odd := [hours for hours in (*config.earlier_until_hours, config.lead_until_hours) if hours % step]:
+            raise ValueError(
+                f"earlier_until_hours and lead_until_hours must be multiples of the step of {step} h; got {odd[0]}."
+            )
         self.first_lead = config.earlier_until_hours[-1] // step if config.earlier_until_hours else 0
         self.last_lead = config.lead_until_hours // step
         if self.last_lead <= self.first_lead:
@@ -120,7 +124,8 @@ class Weather:
             model.daily_cycle.copy_(self._daily_cycle())
         if config.calibration_from:
             parts = load_moments(config.calibration_from, self.last_lead)
-            model.calibration.copy_(combine(parts, self.requirements.latitude, self.requirements.step_hours))
+            weights = combine(parts, self.requirements.latitude, self.requirements.step_hours)
+            model.calibration.copy_(from_step(weights, self.first_lead))
         return model
 
     def _daily_cycle(self) -> Float[Tensor, "phase channel lat lon"]:
@@ -180,6 +185,7 @@ def _statistics(source: Source) -> xr.Dataset:
         phases = [source.analysis.isel(time=slice(first, None, source.stride)) for first in range(source.stride)]
         squares = sum(compute_statistics(phase)[name] ** 2 for phase in phases)
         statistics[name] = (squares / source.stride) ** 0.5
+        statistics.attrs["time_step_hours"] = float(source.step / np.timedelta64(1, "h"))
     return statistics
 
 

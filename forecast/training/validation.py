@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from data_pipelines.dates import first_moment, last_moment
-from forecast.calibration import Moments, fit_weights, moments_of
+from forecast.calibration import Moments, fit_weights, from_step, moments_of
 from forecast.forecaster import Forecaster
 from forecast.losses import row_weights
 from forecast.tendency_network import TendencyNetwork
@@ -107,7 +107,7 @@ class Validation:
         if config.validation_start and not self.leads:
             raise ValueError(
                 f"validation_leads must hold a lead time that the stage makes, in steps of {step} h to "
-                f"{config.lead_until_hours} h; got {config.validation_leads}."
+                f"{config.lead_until_hours} h; got {config.validation_leads}. Add {config.lead_until_hours}, for instance."
             )
         self.last_lead = config.lead_until_hours // step
         self.first_lead = config.earlier_until_hours[-1] // step if config.earlier_until_hours else 0
@@ -146,7 +146,7 @@ class Validation:
                 moments[batch.lead - 1] = own * len(batch.truth)
                 count[batch.lead - 1] = len(batch.truth)
         moments = self.place.add(moments) / self.place.add(count).clamp(min=1).view(-1, 1, 1, 1)
-        self.average.calibration.copy_(fit_weights(moments, self.requirements.latitude))
+        self.average.calibration.copy_(from_step(fit_weights(moments, self.requirements.latitude), self.first_lead))
         return moments
 
     def forecasts(self, deepest: int) -> Iterator[Forecasts]:

@@ -42,17 +42,17 @@ def test_without_moments_the_forecast_stays_as_it_is() -> None:
     of_forecast, of_initial = fit_weights(torch.zeros(3, 5, 2, 13), LATITUDE).unbind(dim=1)
     assert (of_forecast == 1).all()
     assert (of_initial == 0).all()
-    assert (shrinkage([torch.zeros(3, 5, 2, 13)] * 2, LATITUDE) == 1).all()
+    assert (shrinkage([torch.zeros(3, 5, 2, 13)] * 2, LATITUDE, 6) == 1).all()
 
 
 def test_parts_that_agree_are_hardly_shrunk_and_parts_that_do_not_are() -> None:
-    agree = shrinkage([part(0.5, 0.1, seed=0), part(0.5, 0.1, seed=1)], LATITUDE)
+    agree = shrinkage([part(0.5, 0.1, seed=0), part(0.5, 0.1, seed=1)], LATITUDE, 6)
     assert (agree > 0.95).all()
-    differ = shrinkage([part(0.6, 0.0, seed=0), part(0.2, 0.0, seed=1)], LATITUDE)
+    differ = shrinkage([part(0.6, 0.0, seed=0), part(0.2, 0.0, seed=1)], LATITUDE, 6)
     # Each part wants of the other's weights: 0.6 * 0.2 twice, over 0.6 squared and 0.2 squared.
     torch.testing.assert_close(differ, torch.full((1, 2), 2 * 0.12 / 0.40), rtol=0, atol=0.05)
-    assert (shrinkage([part(0.6, 0.0, seed=0), part(-0.6, 0.0, seed=1)], LATITUDE) == 0).all()
-    assert (shrinkage([part(0.6, 0.0, seed=0)], LATITUDE) == 1).all()
+    assert (shrinkage([part(0.6, 0.0, seed=0), part(-0.6, 0.0, seed=1)], LATITUDE, 6) == 0).all()
+    assert (shrinkage([part(0.6, 0.0, seed=0)], LATITUDE, 6) == 1).all()
 
 
 def test_lead_times_of_two_days_share_one_shrinkage_however_long_the_steps_are() -> None:
@@ -68,7 +68,7 @@ def test_lead_times_of_two_days_share_one_shrinkage_however_long_the_steps_are()
 
 def test_combined_weights_are_those_of_all_parts_shrunk() -> None:
     parts = [part(0.6, 0.0, seed=0), part(0.2, 0.0, seed=1)]
-    weights = combine(parts, LATITUDE)
+    weights = combine(parts, LATITUDE, 6)
     torch.testing.assert_close(weights[0, 0], torch.full((2, 13), 0.4 * 0.6), rtol=0, atol=0.03)
 
 

@@ -57,7 +57,9 @@ def test_a_stage_of_long_steps_makes_the_states_between_them_from_those_of_the_s
 def test_alone_a_stage_of_long_steps_makes_what_comes_from_the_newest_analysis():
     alone = extrapolation(ANALYSIS, step_hours=12, interval_hours=6)
     assert [step.lead_hours for step in Cascade.of(alone, 3).schedule] == [12, 24, 36]
-    with pytest.raises(ForecastError, match=r"stage 0 \(slow\) must end at a lead time that it makes; it makes none of 30 h"):
+    with pytest.raises(
+        ForecastError, match=r"stage 0 \(slow\) must end at a lead time that it makes; in steps of 12 h .* no state at 30 h"
+    ):
         Cascade([Stage(30, alone, "slow")])
 
 
@@ -78,7 +80,8 @@ def test_stages_that_do_not_ascend_are_refused():
 
 def test_a_range_that_is_no_multiple_of_the_step_is_refused():
     with pytest.raises(
-        ForecastError, match=r"stage 1 \(Extrapolation\) must cover a multiple of its step of 24 h; got 12 to 48 h"
+        ForecastError,
+        match=r"stage 1 \(Extrapolation\) makes a state every 24 h and must cover a multiple of that; got 12 to 48 h",
     ):
         Cascade([stage(12), stage(48, step_hours=24)])
 

@@ -18,6 +18,14 @@ def test_requirements_of_an_analysis_accept_it() -> None:
     assert need.has_poles
 
 
+def test_states_lie_an_interval_apart_and_not_a_step() -> None:
+    need = Requirements.of(make_analysis(), CHANNELS, step_hours=12)
+    assert (need.step_hours, need.interval_hours, need.phases_per_day) == (12, 6, 4)
+    need.check(make_analysis())
+    with pytest.raises(ValueError, match="the model's states are 6 h apart; the store's 12 h. Rebuild it with every=6h"):
+        need.check(make_analysis(step_hours=12))
+
+
 def test_grid_between_the_poles_has_none() -> None:
     assert not Requirements(CHANNELS, (67.5, 22.5, -22.5, -67.5), (0.0, 90.0, 180.0, 270.0)).has_poles
 

@@ -16,6 +16,7 @@ from forecast.checkpoint import load_checkpoint, read_description
 from forecast.puyun import PuYun
 from forecast.rollout import rollout
 from forecast.stages import load_cascade
+from forecast.state import read_states
 from forecast.training import SourceConfig, Trainer
 from forecast.training.objective import Ahead, LeadBalance
 from forecast.training.source import Source
@@ -125,11 +126,35 @@ def test_a_network_of_long_steps_is_trained_calibrated_and_run_behind_one_of_sho
     settings: dict = {"step_hours": 12, "lead_until_hours": 24, "validation_leads": [12, 24], "calibrate": True}
     long = Trainer(config_for(tmp_path, wave, steps=2, **settings)).run()
     short = Trainer(config_for(tmp_path / "short", wave, steps=2)).run()
-    cascade, _ = load_cascade([f"6h:{short}", f"24h:{long}"], 24)
+    behind: dict = settings | {"earlier_stages": [str(long)], "earlier_until_hours": [24], "lead_until_hours": 48}
+    medium = Trainer(config_for(tmp_path / "medium", wave, steps=2, **(behind | {"validation_leads": [36]}))).run()
+    cascade, _ = load_cascade([f"6h:{short}", f"24h:{long}", f"48h:{medium}"], 48)
     times = np.array(["2021-03-10T00"], "datetime64[ns]")
-    states = list(rollout(cascade, open_analysis(wave), times, 4, "cpu"))
-    assert [(state.lead_hours, state.stage) for state in states] == [(6, 0), (12, 1), (18, 1), (24, 1)]
-    assert all(torch.isfinite(state.fields).all() for state in states)
+    raw = list(rollout(cascade, open_analysis(wave), times, 8, "cpu", calibrated=False))
+    assert [(state.lead_hours, state.stage) for state in raw] == [(6, 0), (12, 1), (18, 1), (24, 1)] + [
+        (hours, 2) for hours in (30, 36, 42, 48)
+    ]
+
+    shown = list(rollout(cascade, open_analysis(wave), times, 8, "cpu"))
+    model = load_checkpoint(medium)
+    initial = torch.from_numpy(read_states(open_analysis(wave), CHANNELS, times))
+    first, second = model.calibration[2:, ..., None]
+    for number, weights in ((4, first), (5, first), (6, (first + second) / 2), (7, second)):
+        usual = model.usual_state(times + np.timedelta64(raw[number].lead_hours, "h"))
+        anomaly = weights[0] * (raw[number].fields - usual) + weights[1] * (initial - model.usual_state(times))
+        torch.testing.assert_close(shown[number].fields, usual + anomaly, rtol=1e-5, atol=1e-3)
+
+
+def test_calibration_shares_a_day_however_long_the_steps_are(tmp_path: Path, wave: str) -> None:
+    settings: dict = {"step_hours": 12, "lead_until_hours": 48, "validation_leads": [12]}
+    runs = [tmp_path / name / "run" for name in ("a", "b")]
+    for seed, run in enumerate(runs):
+        first = Trainer(config_for(run.parent, wave, seed=seed, calibrate=True, **settings)).run()
+    settings |= {"initial": [str(first)], "calibration_from": [str(run) for run in runs], "steps": 0}
+    model = Trainer(config_for(tmp_path, wave, **settings)).model
+    parts = load_moments([str(run) for run in runs], 4)
+    torch.testing.assert_close(model.calibration, combine(parts, model.requirements.latitude, 12), rtol=0, atol=0)
+    assert not torch.equal(model.calibration, combine(parts, model.requirements.latitude, 6))
 
 
 def test_held_out_days_are_not_learned_from_but_count_in_the_statistics(tmp_path: Path, wave: str) -> None:
@@ -156,6 +181,14 @@ def test_validation_starts_from_held_out_days(tmp_path: Path, wave: str) -> None
     trainer = Trainer(config_for(tmp_path, wave, sources={"wave": held_out}, lead_until_hours=24))
     counts = [len(truth) for *_, truth in trainer.validation.forecasts(4)]
     assert counts == [11, 10, 9, 8]
+    long = Trainer(
+        config_for(
+            tmp_path / "long", wave, sources={"wave": held_out}, lead_until_hours=24, step_hours=12, validation_leads=[12]
+        )
+    )
+    forecasts = list(long.validation.forecasts(2))
+    assert [len(one.truth) for one in forecasts] == [10, 8]
+    assert min(forecasts[0].initial_time) == np.datetime64("2021-03-10T00")
     free = Trainer(config_for(tmp_path / "free", wave, lead_until_hours=24))
     assert [len(truth) for *_, truth in free.validation.forecasts(4)] == [12, 12, 12, 12]
 
@@ -172,7 +205,7 @@ def test_calibration_comes_from_trainings_that_held_days_out(tmp_path: Path, wav
         first = Trainer(config_for(run.parent, wave, seed=seed, calibrate=True, lead_until_hours=12)).run()
     settings: dict = {"initial": [str(first)], "calibration_from": [str(run) for run in runs], "steps": 0}
     model = load_checkpoint(Trainer(config_for(tmp_path, wave, lead_until_hours=12, **settings)).run())
-    wanted = combine(load_moments([str(run) for run in runs], 2), model.requirements.latitude)
+    wanted = combine(load_moments([str(run) for run in runs], 2), model.requirements.latitude, 6)
     torch.testing.assert_close(model.calibration, wanted, rtol=0, atol=0)
     torch.testing.assert_close(model.head.weight, load_checkpoint(first).head.weight, rtol=0, atol=0)
 
@@ -335,6 +368,22 @@ def test_forecast_does_not_cross_a_gap(tmp_path: Path) -> None:
     assert not source.connected(21, 1)
 
 
+def test_long_steps_do_not_cross_a_gap_and_every_start_has_its_truth(tmp_path: Path, wave: str) -> None:
+    broken = moving_wave(40).isel(time=[*range(15), *range(18, 40)]).assign_attrs({ACCEPTED: ["gaps"]})
+    gap = SourceConfig(store=store(tmp_path / "gap.zarr", broken))
+    settings: dict = {"step_hours": 12, "lead_until_hours": 36, "unroll": 3, "replay_buffer": 2, "fresh_share": 1.0}
+    sources = {"grid": SourceConfig(store=wave, share=0.0), "gap": gap}
+    trainer = Trainer(config_for(tmp_path, wave, sources=sources, validation_start="", validation_end="", **settings))
+    source, starts = trainer.sources[1], set()
+    for _ in range(80):
+        for index in trainer.buffer.draw(2).index:
+            starts.add(source.times[index])
+            assert (np.diff(source.times[index - 1 : index + 4]) == np.timedelta64(12, "h")).all()
+    # Two states of history before each start, six after it: neither may cross the gap.
+    every = [times[2 : len(times) - 6] for times in np.split(broken["time"].values, [15])]
+    assert starts == set(np.concatenate(every))
+
+
 @pytest.mark.parametrize(("settings", "message"), [
     ({"steps": 0}, "steps must be at least 1, or 0 to calibrate what initial holds; got 0"),
     ({"precision": "fp16"}, "precision must be one of .*bf16.*; got 'fp16'"),
@@ -348,6 +397,17 @@ def test_forecast_does_not_cross_a_gap(tmp_path: Path) -> None:
     ({"masked": 0.5, "lead_until_hours": 24}, "masked is for the first step.*Got lead_until_hours=24; use 6, or masked=0"),
     ({"mirrored": 1.5}, "mirrored must be a share of the steps, 0 to 1; got 1.5"),
     ({"mirrored": 0.5, "bands": 2}, "mirrored is for whole globes; got 0.5 with a simulator or bands, use 0"),
+    ({"step_hours": -6}, "step_hours must be a number of hours, 0 for the stores' own step, and 0 for waves; got -6"),
+    ({"step_hours": 9, "lead_until_hours": 9}, "step_hours must be a multiple of the step of .*wave.zarr, 6 h; got 9"),
+    ({"step_hours": 12}, "earlier_until_hours and lead_until_hours must be multiples of the step of 12 h; got 6"),
+    (
+        {"step_hours": 12, "lead_until_hours": 24, "validation_leads": [6, 18]},
+        r"validation_leads must hold a lead time that the stage makes, in steps of 12 h to 24 h; got \[6, 18\]. Add 24",
+    ),
+    (
+        {"step_hours": 12, "lead_until_hours": 24, "sources": {"wave": {"lead_until_hours": 6}}},
+        "lead_until_hours of .*wave.zarr must be a multiple of the step of 12 h, or 0 for the stage's; got 6",
+    ),
     ({"masked": 1.0}, r"masked must lie in \[0, 1\), and is 0 for none; got 1.0"),
     ({"earlier_stages": ["short"]}, "earlier_until_hours must name one hand-over for each"),
     ({"calibrate": True, "validation_end": ""}, "calibrate needs a validation span"),
@@ -358,7 +418,7 @@ def test_forecast_does_not_cross_a_gap(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_wrong_settings_are_refused_by_name(tmp_path: Path, wave: str, settings: dict, message: str) -> None:
     if settings.get("sources"):
-        settings = {"sources": {"wave": SourceConfig(store=wave, **settings["sources"]["wave"])}}
+        settings = settings | {"sources": {"wave": SourceConfig(store=wave, **settings["sources"]["wave"])}}
     with pytest.raises(ValueError, match=message):
         Trainer(config_for(tmp_path, wave, **settings)).run()
 
@@ -437,6 +497,13 @@ def test_stage_must_go_beyond_the_earlier_ones(tmp_path: Path, wave: str) -> Non
     }
     with pytest.raises(ValueError, match="lead_until_hours must lie beyond the earlier stages' 12 h; got 12"):
         Trainer(config_for(tmp_path, wave, **settings))
+
+
+def test_earlier_stages_of_another_step_are_refused(tmp_path: Path, wave: str) -> None:
+    earlier = Trainer(config_for(tmp_path, wave)).run()
+    settings: dict = {"earlier_stages": [str(earlier)], "earlier_until_hours": [12], "lead_until_hours": 24, "step_hours": 12}
+    with pytest.raises(ValueError, match="earlier_stages must step as far as this stage, 12 h; .* steps 6 h. Set step_hours"):
+        Trainer(config_for(tmp_path / "second", wave, **settings))
 
 
 def test_checkpoint_is_not_overwritten(tmp_path: Path, wave: str) -> None:
