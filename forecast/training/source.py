@@ -62,7 +62,7 @@ class Source(Streamed):
         self.dataset, self.reader = open_reader(config.store, [Channel.parse(name) for name in channels])
         self.shape = (len(self.channels), self.dataset.sizes["latitude"], self.dataset.sizes["longitude"])
         self.share = config.share
-        self.step = np.timedelta64(step_hours, "h") if step_hours else None  # that of the span, once it is chosen
+        self.step: np.timedelta64 = np.timedelta64(step_hours, "h")  # 0 until the span is chosen: that of the store there
         self._choose(config)
         hours = int(self.step / np.timedelta64(1, "h"))
         if config.lead_until_hours % hours:
@@ -97,7 +97,8 @@ class Source(Streamed):
             )
         self.learned = self.dataset.isel(time=positions)
         interval = time_step(self.analysis)
-        self.step = interval if self.step is None else self.step
+        if not self.step:
+            self.step = interval
         if self.step % interval:
             hour = np.timedelta64(1, "h")
             raise ValueError(
