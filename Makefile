@@ -34,7 +34,7 @@ forecast: $(VENV)/.ready-to-forecast
 	run() { echo "+ python $$*"; "$(PY)" "$$@"; }
 	run -m data_pipelines.build_store source=sample out="$(OUT)/analysis.zarr"
 	run -m forecast.run analysis="$(OUT)/analysis.zarr" start=$(START) end=$(END) every=6h lead=10d \
-	    out="$(OUT)/forecast.zarr" "branches={$(OUT)/short.zarr:[10d:short]}"
+	    out="$(OUT)/forecast.zarr" "branches={$(OUT)/short.zarr:[6h:first,10d:short]}"
 	run -m forecast.verify forecast="$(OUT)/forecast.zarr" truth="$(OUT)/analysis.zarr" out="$(OUT)/verification" \
 	    train="$(OUT)/analysis.zarr" train_span="$(TRAIN)" name=cascade short="$(OUT)/short.zarr"
 

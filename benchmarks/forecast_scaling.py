@@ -135,7 +135,7 @@ def seconds_of_jobs(analysis: Path, folder: Path, spans: Sequence[Sequence[str]]
 
 def memory(analysis: Path, folder: Path) -> dict[str, Any]:
     """Peaks [MB] by lead time [days] at two initial times, and by initial times at a lead of one day."""
-    short = ("start=2025-12-02T00", "batch_size=2", "cascade=20d:short")
+    short = ("start=2025-12-02T00", "batch_size=2", "cascade=[6h:first,20d:short]")
     two = f"end={next(iter(TIMES))}"
     return {
         "peak_MB_by_lead_days": {

@@ -30,7 +30,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "rank 1/4": {"rank": 0.25, "terms": 2},
     "rank 1/8": {"rank": 0.125, "terms": 1},
 }
-STEPS, LEADS, RUNS = 120, (6, 24), 7
+STEPS, LEADS, RUNS = 120, (12, 24), 7
 
 
 def trainer_of(form: str) -> Any:
@@ -40,11 +40,14 @@ def trainer_of(form: str) -> Any:
     from forecast.stages import shipped_checkpoint
     from forecast.training import SourceConfig, Trainer, TrainingConfig
 
-    shape = PuYunConfig(width=96, depth=(3, 3), patch=2, expansion=2, compression=CompressionConfig(**FORMS[form]))
+    shape = PuYunConfig(
+        width=96, depth=(3, 3), patch=2, expansion=2, mirrored=True, compression=CompressionConfig(**FORMS[form])
+    )
     config = TrainingConfig(
         out=str(FOLDER / form.replace(" ", "_").replace("/", "_of_")), model=shape, initial=[str(shipped_checkpoint("short"))],
         sources={"era5": SourceConfig(store=str(SAMPLE), start="2025-12-01", end="2026-01-20")},
-        lead_until_hours=24, validation_start="2026-01-21", validation_end="2026-01-26", validation_leads=list(LEADS),
+        step_hours=12, mirrored=0.5, lead_until_hours=24,
+        validation_start="2026-01-21", validation_end="2026-01-26", validation_leads=list(LEADS),
         steps=STEPS, warm_up=20, batch_size=4, replay_buffer=32, fresh_share=0.3, learning_rate=5e-4, ema=0.97, threads=2,
         precision="fp32", device="cpu", save_every=30, validate_every=10_000, resume=True,
     )  # fmt: skip

@@ -55,8 +55,8 @@ class EnsembleConfig:
         Lagged starts, as in ["6h", "12h"]: pairs take turns starting at the initial time and this much earlier. Their longer
         forecasts are stored where they are valid; the analysis must reach back so far.
     cascades
-        More cascades, each as `cascade` on the command line, as in ["5d:seed1/short,10d:seed1/medium"]: pairs take turns.
-        They make the channels and lead times of the first.
+        More cascades, each as `cascade` on the command line, as in ["6h:first,5d:seed1/short,10d:seed1/medium"]: pairs
+        take turns. They make the channels and lead times of the first.
     dropout
         Share of latent channels that members above 0 leave out, others in each step: 0 for none, else best the one that the
         networks were trained with.

@@ -107,11 +107,12 @@ class RunConfig:
         Forecast store, a new folder or the URL of a place in an object store; with `resume` an existing one.
     cascade
         Stages in order, each UNTIL:CHECKPOINT, as in 5d:short or 10d:runs/medium; a single CHECKPOINT runs to `lead`.
-        `short` and `medium` are the checkpoints that come with the package.
+        `first`, `short` and `medium` are the checkpoints that come with the package; the last two go 12 h in a step, so that
+        `first` makes the first 6 h.
     branches
-        More stores, each with the stages of a cascade of its own, as in {short.zarr:[10d:short]}: filled beside `out` by the
-        same job. Steps in which cascades begin alike are made once; every store has the bits of a job of its own. Members
-        may differ by `ensemble.start`.
+        More stores, each with the stages of a cascade of its own, as in {short.zarr:[6h:first,10d:short]}: filled beside `out`
+        by the same job. Steps in which cascades begin alike are made once; every store has the bits of a job of its own.
+        Members may differ by `ensemble.start`.
     device
         auto (a GPU where there is one), cpu, cuda, cuda:1 ...
     precision
@@ -145,7 +146,7 @@ class RunConfig:
     out: str
     every: str = "6h"
     lead: str = "10d"
-    cascade: list[str] = field(default_factory=lambda: ["5d:short", "10d:medium"])
+    cascade: list[str] = field(default_factory=lambda: ["6h:first", "5d:short", "10d:medium"])
     branches: dict[str, list[str]] = field(default_factory=dict)
     device: str = "auto"
     precision: str = "auto"
@@ -178,7 +179,7 @@ class RunConfig:
         for out, stages in self.cascades.items():
             if not stages:
                 raise ForecastError(
-                    f"the cascade of {out} is empty; give at least one checkpoint, as in cascade=5d:short,10d:medium."
+                    f"the cascade of {out} is empty; give at least one checkpoint, as in cascade=6h:first,5d:short,10d:medium."
                 )
         if self.out in self.branches:
             raise ForecastError(f"branches must name other stores than out; got {self.out} in both.")

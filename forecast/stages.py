@@ -11,7 +11,7 @@ from forecast.cascade import Cascade, Stage
 from forecast.checkpoint import Description, load_checkpoint, read_description
 from forecast.forecaster import Forecaster, ForecastError
 
-SHIPPED = ("short", "medium")  # checkpoints that come with the package
+SHIPPED = ("first", "short", "medium")  # checkpoints that come with the package
 
 
 def load_cascade(
@@ -49,7 +49,7 @@ def load_cascade(
 
 
 def shipped_checkpoint(name: str) -> Path:
-    """Folder of a checkpoint that comes with the package, "short" or "medium"."""
+    """Folder of a checkpoint that comes with the package, one of `SHIPPED`."""
     return Path(str(files("forecast") / "shipped" / name))
 
 
@@ -73,5 +73,5 @@ def _parse_stage(text: str, until: int | None) -> tuple[int, str]:
     if match:
         return parse_hours(match[1], "cascade"), match[2]
     if until is None:
-        raise ForecastError(f"cascade must hold UNTIL:CHECKPOINT for each stage, as in 5d:short,10d:medium; got {text!r}.")
+        raise ForecastError(f"cascade must hold UNTIL:CHECKPOINT for each stage, as in 6h:first,5d:short; got {text!r}.")
     return until, text

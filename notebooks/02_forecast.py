@@ -13,7 +13,8 @@
 # %% [markdown]
 # # 2. What will the weather be on these days, and which network says so?
 #
-# A cascade is a list of networks by lead time: the shipped one hands over from `short` to `medium` on day 5. A roll-out is a
+# A cascade is a list of networks by lead time: the shipped one hands over from `short` to `medium` on day 5, and `first` makes
+# the first 6 h, because the others go 12 h in a step. A roll-out is a
 # generator: one state at a time, each made from the last, in memory that does not grow with lead time.
 
 # %%
@@ -36,8 +37,8 @@ from forecast.verification.maps import draw_maps
 folder = Path(tempfile.mkdtemp())
 build_analysis_store(sample_sources(), folder / "analysis.zarr")
 analysis = open_analysis(folder / "analysis.zarr")
-cascade, described = load_cascade(["5d:short", "6d:medium"], lead_hours=144)
-for until, stage in zip(("day 5", "day 6"), described, strict=True):
+cascade, described = load_cascade(["6h:first", "5d:short", "6d:medium"], lead_hours=144)
+for until, stage in zip(("6 h", "day 5", "day 6"), described, strict=True):
     print("until", until, stage)
 
 # %% [markdown]
@@ -87,5 +88,5 @@ draw_maps(
 # - Many initial times into a store, resumable:
 #   `python -m forecast.run analysis=... start=... end=... every=6h lead=10d out=...`.
 # - `python -m forecast.run ensemble.members=10 ...` starts members from perturbed analyses.
-# - Your own networks: `load_cascade(["2d:my_checkpoint", "10d:medium"], lead_hours=240)`.
+# - Your own networks: `load_cascade(["6h:first", "2d:my_checkpoint", "10d:medium"], lead_hours=240)`.
 # - Next: [is it any good, or luck?](03_skill_scores.py)

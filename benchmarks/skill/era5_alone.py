@@ -67,7 +67,7 @@ def make(given: argparse.Namespace) -> dict[str, Any]:
 def shipped_row(study: Study, name: str, seed: int) -> dict[str, Any]:
     """Forecasts of the stage that comes with the package, the same for every seed."""
     out = study.folder(name, seed) / FORECAST
-    run_forecasts(replace(forecast_job(study, name, seed, out), cascade=[f"{study.leads[-1]}h:short"]))
+    run_forecasts(replace(forecast_job(study, name, seed, out), cascade=["6h:first", f"{study.leads[-1]}h:short"]))
     model: Any = load_checkpoint(shipped_checkpoint("short"))
     return {"name": name, "seed": seed, "parameters": model.parameter_count(), "steps": 0, "seconds": 0.0}
 

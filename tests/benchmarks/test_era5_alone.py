@@ -60,5 +60,5 @@ def test_the_shipped_stage_is_a_row_as_it_is(study: Study, monkeypatch: pytest.M
     monkeypatch.setattr("benchmarks.skill.era5_alone.run_forecasts", jobs.append)
     row = shipped_row(study, SHIPPED, 0)
     assert row == {"name": SHIPPED, "seed": 0, "parameters": 627_272, "steps": 0, "seconds": 0.0}
-    assert (jobs[0].cascade, jobs[0].start, jobs[0].end) == (["12h:short"], study.start, study.end)
+    assert (jobs[0].cascade, jobs[0].start, jobs[0].end) == (["6h:first", "12h:short"], study.start, study.end)
     assert jobs[0].out == str(study.folder(SHIPPED, 0) / "forecast.zarr")

@@ -211,7 +211,7 @@ def test_members_do_not_depend_on_the_batch_but_for_rounding(everything):
         (
             "slow",
             {"members": 5, "earlier": ["6h"]},
-            r"stage 0 \(slow\) must cover a multiple of its step of 12 h; got 0 to 30 h",
+            r"stage 0 \(slow\) makes a state every 12 h and must cover a multiple of that; got 0 to 30 h",
         ),
         ("up", {"members": 5, "earlier": ["9d"]}, "analysis of 2021-02-20T12 is missing"),
     ],
