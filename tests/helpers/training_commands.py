@@ -14,7 +14,7 @@ def training(out: Path, store: str, *settings: str) -> list[str]:
     return [
         "-m", "forecast.train", "experiment=sample_pretrain", f"out={out}",
         f"sources.era5.store={store}", "sources.era5.start=''", "sources.era5.end=''", f"sources.simulated.store={store}",
-        "channels=[temperature_850,mean_sea_level_pressure]", "forcings=[]",
+        "channels=[temperature_850,mean_sea_level_pressure]", "forcings=[]", "mirrored=0", "model.mirrored=false",
         "model.width=8", "model.depth=[1]", "model.patch=1", "validation_start=''", "calibrate=false", "lead_until_hours=12",
         "replay_buffer=8", "device=cpu", "threads=1", "batch_size=4", "steps=10", *settings,
     ]  # fmt: skip
