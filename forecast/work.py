@@ -154,9 +154,10 @@ class Work:
         times = self.config.initial_times - np.timedelta64(variant.earlier_hours, "h")
         if not (self.config.ensemble.perturbs and self.config.ensemble.start == "bred"):
             return [(times, run.cascade, run.steps)]
-        first = run.cascade.stages[0].model
-        before = [times - back * first.requirements.step for back in range(self.config.ensemble.breeding_steps, 0, -1)]
-        return [*((start, Cascade.of(first, 1), 1) for start in before), (times, run.cascade, run.steps)]
+        first = Cascade.of(run.cascade.stages[0].model, 1)
+        step = np.timedelta64(first.until_hours, "h")
+        before = [(times - back * step, first, 1) for back in range(self.config.ensemble.breeding_steps, 0, -1)]
+        return [*before, (times, run.cascade, run.steps)]
 
     @property
     def steps(self) -> int:

@@ -109,8 +109,7 @@ class Validation:
                 f"validation_leads must hold a lead time that the stage makes, in steps of {step} h to "
                 f"{config.lead_until_hours} h; got {config.validation_leads}. Add {config.lead_until_hours}, for instance."
             )
-        self.last_lead = config.lead_until_hours // step
-        self.first_lead = config.earlier_until_hours[-1] // step if config.earlier_until_hours else 0
+        self.first_lead, self.last_lead = stepper.subject.first_lead, stepper.subject.last_lead
 
     def scores(self) -> dict[str, float]:
         """RMSE by channel and lead time."""
